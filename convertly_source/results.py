@@ -1,0 +1,208 @@
+"""How one job of the API becomes rows: one shape, whatever shape its `results` had."""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from dlt.common.json import json
+from dlt.common.schema.typing import TColumnSchema, TDataType
+from dlt.common.time import ensure_datetime_in_tz
+from dlt.common.utils import digest128
+
+from convertly_source.client import Job
+
+OPEN_STATUSES = ("pending", "processing")
+FINAL_STATUSES = ("completed", "failed")
+
+
+def _columns(**types: TDataType) -> dict[str, TColumnSchema]:
+    return {name: {"name": name, "data_type": kind} for name, kind in types.items()}
+
+
+JOB_COLUMNS = _columns(
+    id="text",
+    job_type="text",
+    status="text",
+    total_files="bigint",
+    completed_files="bigint",
+    failed_files="bigint",
+    progress="bigint",
+    error_message="text",
+    created_at="timestamp",
+    completed_at="timestamp",
+    results_info="json",
+)
+RESULT_COLUMNS = _columns(
+    job_id="text",
+    filename="text",
+    mime_type="text",
+    download_url="text",
+    stored_file_id="text",
+    value="text",
+    original_size="bigint",
+    final_size="bigint",
+    size_bytes="bigint",
+    saved_percent="double",
+    applied_quality="double",
+)
+REJECTED_COLUMNS = _columns(fingerprint="text", reason="text", raw="json", noticed_at="timestamp")
+REMOVED_COLUMNS = _columns(
+    id="text", created_at="timestamp", last_status="text", noticed_at="timestamp"
+)
+for required in (JOB_COLUMNS["id"], JOB_COLUMNS["created_at"], RESULT_COLUMNS["job_id"]):
+    required["nullable"] = False
+
+_DATA_URL = re.compile(r"\s*(data:[^\s,;]*)[;,].*", re.IGNORECASE | re.DOTALL)
+_LINK_QUERY = re.compile(
+    r"(\A\s*https?://[^?]*)\?.*|(https?://[^\s?]*)\?\S*", re.IGNORECASE | re.DOTALL
+)
+
+
+class Row(NamedTuple):
+    """A job as it was listed, with what can be known of it without its other fields."""
+
+    job: Job
+    id: str | None
+    created_at: datetime | None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the job can be stored: it has an id and a time of creation."""
+        return bool(self.id) and self.created_at is not None
+
+    @property
+    def status(self) -> str:
+        """The status as text, empty when there is none."""
+        return str(self.job.get("status") or "")
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job has ended. A status that is not documented has not."""
+        return self.status in FINAL_STATUSES
+
+
+def row(job: Job) -> Row:
+    """Read a job's id and time of creation; what is not usable is None."""
+    identity = job.get("id")
+    usable = isinstance(identity, (str, int)) and not isinstance(identity, bool)
+    return Row(job, str(identity).strip() or None if usable else None, _time(job.get("created_at")))
+
+
+def fingerprint(job: Job) -> str:
+    """Hash a job's content, links without their queries: they are signed anew in each answer."""
+    return digest128(json.dumps(without_credentials(job), sort_keys=True))
+
+
+def rejected_record(row: Row) -> dict[str, Any]:
+    """Record a job that can't be stored, as it came (links without queries), with the reason."""
+    missing = [name for name in ("id", "created_at") if not getattr(row, name)]
+    return {
+        "fingerprint": fingerprint(row.job),
+        "reason": f"no usable {' and no usable '.join(missing)}",
+        "raw": without_credentials(row.job),
+        "noticed_at": datetime.now(timezone.utc),
+    }
+
+
+def job_record(
+    row: Row, naming: Callable[[str], str], *, keep_signed_urls: bool = False
+) -> dict[str, Any]:
+    """Make the record of table `jobs`, its `results` as the list of rows of `jobs__results`.
+
+    `naming` makes column names of keys, as dlt's naming conventions do. `results` and
+    `results_info` stay empty until the job has ended.
+    """
+    job = without_credentials(row.job, keep_links=keep_signed_urls)
+    items, info = split_results(job.pop("results", None) if row.is_final else None)
+    job.pop("results", None)
+    record = _folded(job, naming, JOB_COLUMNS)
+    record |= {"id": row.id, "created_at": row.created_at}
+    if completed_at := _time(job.get("completed_at")):
+        record["completed_at"] = completed_at
+    record["results_info"] = info or None
+    record["results"] = [_result_record(row.id, item, naming) for item in items]
+    return record
+
+
+def split_results(results: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Split `results` into its items, in order, and what stands beside them."""
+    if not isinstance(results, dict):
+        return _items(results), {}
+    for key in ("files", "file"):
+        if key in results and isinstance(results[key], (list, dict, type(None))):
+            info = {name: value for name, value in results.items() if name != key}
+            return _items(results[key]), info
+    return _items(results), {}
+
+
+def without_credentials(value: Any, *, keep_links: bool = False) -> Any:
+    """Copy a JSON value with `data:` URLs cut to their media type and links to their address."""
+    if isinstance(value, dict):
+        return {
+            without_credentials(key, keep_links=keep_links): without_credentials(
+                item, keep_links=keep_links
+            )
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [without_credentials(item, keep_links=keep_links) for item in value]
+    if not isinstance(value, str) or ":" not in value:
+        return value
+    if data := _DATA_URL.fullmatch(value):
+        return data[1]
+    return value if keep_links else _LINK_QUERY.sub(r"\1\2", value)
+
+
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return [] if value is None or value == {} else [value]
+
+
+def _result_record(job_id: str | None, item: Any, naming: Callable[[str], str]) -> dict[str, Any]:
+    if isinstance(item, list):
+        item = {"list": item}  # the column that dlt itself would give a list in a list
+    elif not isinstance(item, dict):
+        item = {"value": item}
+    return _folded(item, naming, RESULT_COLUMNS) | {"job_id": job_id}
+
+
+def _folded(
+    value: Any,
+    naming: Callable[[str], str],
+    columns: Mapping[str, TColumnSchema] = MappingProxyType({}),
+) -> Any:
+    """Give keys their column names and values their column's type; a value that is null yields."""
+    if isinstance(value, dict):
+        folded: dict[str, Any] = {}
+        for key, item in value.items():
+            name = naming(key) if key.strip() else "x"
+            name = name.removeprefix("_") if name.startswith("_dlt_") else name
+            if item is not None and folded.get(name) is None:
+                known = columns.get(name, {}).get("data_type")
+                folded[name] = _scalar(item, known) if known else _folded(item, naming)
+        return folded
+    if isinstance(value, list):
+        return [_folded(item, naming) for item in value]
+    return _scalar(value)
+
+
+def _scalar(value: Any, data_type: str = "double") -> Any:
+    """Make a number what its column holds.
+
+    JSON has one kind of number: 12 here and 12.5 there must not make two columns.
+    """
+    if data_type == "text" and isinstance(value, (bool, int, float)):
+        return json.dumps(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    return round(value) if data_type == "bigint" and abs(value) < 2**63 else float(value)
+
+
+def _time(value: Any) -> datetime | None:
+    try:
+        return ensure_datetime_in_tz(value, timezone.utc) if isinstance(value, str) else None
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,171 @@
+"""The dlt source: its settings, and the tables it fills."""
+
+import os
+from collections.abc import Iterator
+from datetime import date, datetime, timezone
+from functools import partial
+from typing import Any, Literal
+
+import dlt
+from dlt.common.configuration.container import Container
+from dlt.common.pipeline import PipelineContext
+from dlt.common.schema.typing import TColumnSchema
+from dlt.common.time import ensure_datetime_in_tz
+from dlt.common.typing import TSecretStrValue
+from dlt.extract import DltResource
+
+from convertly_source.client import JobsClient, host
+from convertly_source.errors import SettingsError
+from convertly_source.jobs import Run, new_memory
+from convertly_source.listing import BEGINNING, END, SMALLEST_PAGE, Listing
+from convertly_source.results import (
+    FINAL_STATUSES,
+    JOB_COLUMNS,
+    OPEN_STATUSES,
+    REJECTED_COLUMNS,
+    REMOVED_COLUMNS,
+    RESULT_COLUMNS,
+    job_record,
+)
+
+BASE_URL = "https://convertly.sh"
+LARGEST_PAGE = 100
+
+Moment = str | date | datetime
+
+
+@dlt.source(name="convertly", section="convertly")
+def convertly_source(
+    api_key: TSecretStrValue | None = dlt.secrets.value,
+    base_url: str = BASE_URL,
+    auth_method: Literal["bearer", "x-api-key"] = "bearer",
+    status: str | None = None,
+    start_date: Moment | None = None,
+    end_date: Moment | None = None,
+    page_size: int = LARGEST_PAGE,
+    max_connections: int = 4,
+    keep_signed_urls: bool = False,  # noqa: FBT001, FBT002 - an argument of the public interface
+) -> DltResource:
+    """Load the jobs of a Convertly account, as they are at the time of each run.
+
+    The tables are `jobs`, its child `jobs__results`, `rejected_jobs` (jobs that can't be stored)
+    and `removed_jobs` (unfinished jobs that are no longer listed). Each setting may also come
+    from dlt's configuration, `[sources.convertly]`.
+
+    Args:
+        api_key: A key of the workspace. Without one, `CONVERTLY_API_KEY` is taken.
+        base_url: Where the API is. When it is the default, `CONVERTLY_BASE_URL` goes before it.
+        auth_method: How the key is sent: `Authorization: Bearer`, or the header `x-api-key`.
+        status: Load only jobs in this status: `pending`, `processing`, `completed`, `failed`.
+            One that enters it later is loaded then; one that leaves it is updated a last time.
+        start_date: The oldest `created_at` to load, included. Without a time zone it is UTC.
+        end_date: The `created_at` to load up to, not included. It makes the run a window: read
+            again each time, apart from the cursor and the followed jobs of the other runs.
+        page_size: Jobs to ask for in a request, 2 to 100.
+        max_connections: Requests that may be under way at the same time.
+        keep_signed_urls: Store links with their query strings, which are credentials.
+
+    Raises:
+        SettingsError: A setting is missing or wrong. While it is read, the source raises this and
+            the other errors of `convertly_source.errors`.
+
+    Source: "List jobs" (`GET /api/jobs`) of the API reference.
+    """
+    api_key = api_key or os.environ.get("CONVERTLY_API_KEY")
+    if base_url == BASE_URL:
+        base_url = os.environ.get("CONVERTLY_BASE_URL") or BASE_URL
+    if not api_key:
+        raise SettingsError(
+            "There is no API key.",
+            "Set CONVERTLY_API_KEY to a key of your Convertly dashboard, or try --demo.",
+        )
+    _check("status", status, status in (None, *OPEN_STATUSES, *FINAL_STATUSES))
+    _check("page_size", page_size, SMALLEST_PAGE <= page_size <= LARGEST_PAGE)
+    _check("max_connections", max_connections, max_connections >= 1)
+    start, end = _window(start_date, end_date)
+    client = JobsClient(api_key, base_url, auth_method, max_connections)
+    naming = dlt.current.source_schema().naming.normalize_identifier
+    record = partial(job_record, naming=naming, keep_signed_urls=keep_signed_urls)
+    list_jobs = partial(Listing, client, page_size, max_connections)
+    stopped: dict[object, Run] = {}  # by add_limit, between two batches
+
+    def jobs(
+        created_at: dlt.sources.incremental[datetime] = dlt.sources.incremental[datetime](  # noqa: B008
+            "created_at", initial_value=start, end_value=end
+        ),
+    ) -> Iterator[Any]:
+        metrics = dlt.current.resource_metrics()
+        metrics["is_complete"] = False
+        created_at.advance(None)  # the range is read exactly: no filter behind it
+        window = (created_at.initial_value or BEGINNING, created_at.end_value or END)
+        state = dlt.current.resource_state()
+        state["host"] = host(base_url)  # two accounts in one dataset would spoil each other
+        name = "window" if created_at.end_value else status or "any status"
+        memory = state.setdefault(name, {})
+        run = stopped.pop(_key(window, memory), None)
+        if run is None:
+            if name == "window" or not memory:
+                memory.update(new_memory())
+                yield dlt.mark.materialize_table_schema()
+            run = Run(list_jobs, record, status, memory, window)
+        try:
+            for batch in run:
+                memory.update(run.memory)
+                created_at.advance(memory["cursor"])
+                _show_progress(batch.read, run.listing.expected)
+                if batch.rows:
+                    yield dlt.mark.with_table_name(batch.rows, batch.table)
+        except GeneratorExit:
+            stopped[_key(window, memory)] = run
+            raise
+        memory["read"] = 0
+        if name == "window":
+            del state[name]
+        metrics["is_complete"] = True
+
+    resource: DltResource = dlt.resource(jobs, name="jobs", write_disposition="merge")
+    for table, columns, key in (
+        ("rejected_jobs", REJECTED_COLUMNS, "fingerprint"),
+        ("removed_jobs", REMOVED_COLUMNS, "id"),
+    ):
+        resource.apply_hints(
+            table_name=table, columns=columns, primary_key=key, create_table_variant=True
+        )
+    results = dlt.mark.make_nested_hints(columns=list(RESULT_COLUMNS.values()))
+    resource.apply_hints(columns=JOB_COLUMNS, primary_key="id", nested_hints={"results": results})
+    resource.custom_metrics["host"] = host(base_url)
+    return resource
+
+
+def _check(name: str, value: object, is_good: bool) -> None:  # noqa: FBT001
+    if not is_good:
+        raise SettingsError(
+            f"{name} can't be {value!r}.", f"Correct {name}; --help has the values."
+        )
+
+
+def _window(start: Moment | None, end: Moment | None) -> tuple[datetime | None, datetime | None]:
+    """Read the bounds of the window; without a start it begins with the first job."""
+    since, until = _moment("start_date", start), _moment("end_date", end)
+    if until:
+        since = since or datetime(1970, 1, 1, tzinfo=timezone.utc)
+        _check("end_date", end, since < until)
+    return since, until
+
+
+def _moment(name: str, value: Moment | None) -> datetime | None:
+    try:
+        return None if value is None else ensure_datetime_in_tz(value, timezone.utc)
+    except (ValueError, OverflowError, TypeError):
+        _check(name, value, is_good=False)
+        raise
+
+
+def _key(window: object, memory: Any) -> object:
+    """Name the place where a stopped run can go on: it fits the state that was committed."""
+    return window, memory.get("cursor"), memory.get("read")
+
+
+def _show_progress(count: int, total: int) -> None:
+    if Container()[PipelineContext].is_active():
+        dlt.current.pipeline().collector.update("Jobs read", count, total)

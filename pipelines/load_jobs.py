@@ -1,0 +1,246 @@
+"""Load the jobs of a Convertly account into DuckDB, or another destination of dlt.
+
+Each run loads what has changed since the last one. Exit codes: 0 done; 2 the settings are wrong;
+3 the API can't be reached or keeps failing; 4 it answered something that it does not document;
+5 a quota or plan limit; 1 anything else.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+if not Path(".dlt").is_dir():  # settings come from the current folder, else from this project
+    os.environ.setdefault("DLT_PROJECT_DIR", str(Path(__file__).resolve().parents[1]))
+    os.environ.setdefault("DLT_LOCAL_DIR", str(Path.cwd()))
+
+import dlt
+from dlt.common.configuration.exceptions import ConfigurationException
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.common.runtime.collector_base import Collector
+from dlt.common.schema.typing import TColumnSchema
+from dlt.common.schema.utils import has_table_seen_data
+from dlt.extract import DltSource
+from tqdm import tqdm
+
+from convertly_source import convertly_source
+from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
+from convertly_source.errors import ConvertlyError, SettingsError
+
+HINT = "SELECT job_type, status, count(*) AS jobs FROM {}.jobs GROUP BY 1, 2 ORDER BY 3 DESC"
+CHILD_COLUMNS: dict[str, TColumnSchema] = {
+    "_dlt_root_id": {
+        "name": "_dlt_root_id",
+        "data_type": "text",
+        "nullable": False,
+        "root_key": True,
+    },
+    "_dlt_parent_id": {
+        "name": "_dlt_parent_id",
+        "data_type": "text",
+        "nullable": False,
+        "parent_key": True,
+    },
+    "_dlt_list_idx": {"name": "_dlt_list_idx", "data_type": "bigint", "nullable": False},
+    "_dlt_id": {
+        "name": "_dlt_id",
+        "data_type": "text",
+        "nullable": False,
+        "unique": True,
+        "row_key": True,
+    },
+}
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+
+class Progress(Collector):
+    """A bar of the jobs read on a terminal, a plain line every few seconds elsewhere."""
+
+    def __init__(self, seconds_between_lines: float = 5) -> None:
+        self._bar = tqdm(desc="Jobs", unit=" jobs", disable=not sys.stderr.isatty(), leave=False)
+        self._count, self._seconds, self._next_line = 0, seconds_between_lines, time.monotonic()
+
+    def update(
+        self,
+        name: str,
+        inc: int = 1,
+        total: int | None = None,
+        inc_total: int | None = None,  # noqa: ARG002 - dlt's interface
+        message: str | None = None,  # noqa: ARG002
+        label: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Count jobs; the counters of dlt itself are left out."""
+        if name != "Jobs read":
+            return
+        self._count += inc
+        self._bar.total = max(total or 0, self._count)
+        self._bar.update(inc)
+        if self._bar.disable and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + self._seconds
+            print(f"{self._count:,} of {self._bar.total:,} jobs read", file=sys.stderr)
+
+    def _start(self, step: str) -> None:
+        self._bar.set_description(step.partition(" in ")[0])
+
+    def _stop(self) -> None:
+        self._bar.refresh()
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes the arguments; says what is wrong with them as every other setting does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise SettingsError(f"{message[:1].upper()}{message[1:]}.", "--help has the arguments.")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser(description="Load the jobs of a Convertly account with dlt.")
+    add = parser.add_argument
+    add("--demo", action="store_true", help="load a demo account; needs no key")
+    add("--start-date", help="oldest created_at to load (included; UTC)")
+    add("--end-date", help="created_at to load up to (not included): load just this window, again")
+    add("--status", help="load only jobs that are pending, processing, completed or failed")
+    add("--destination", default="duckdb", help="destination of dlt (default: %(default)s)")
+    add("--dataset", default="convertly_data", help="dataset, a schema (default: %(default)s)")
+    add("--full-refresh", action="store_true", help="drop tables and state, load all again")
+    add("--chunk-pages", type=int, default=200, help="pages a load, 0: all (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def load(options: argparse.Namespace) -> None:
+    """Load the account and print what was done."""
+    for name in ("load.truncate_staging_dataset", "data_writer.disable_compression"):
+        if dlt.config.get(name) is None:
+            dlt.config[name] = True
+    with account(options) as source:
+        jobs = source.resources["jobs"]
+        if options.chunk_pages:
+            jobs.add_limit(options.chunk_pages)
+        pipeline = prepare(options, host=jobs.custom_metrics["host"])
+        before, rows = count_jobs(pipeline), Counter[str]()
+        takes = pipeline.destination.capabilities().supported_loader_file_formats or []
+        while True:
+            info = pipeline.run(
+                source,
+                refresh="drop_sources" if options.full_refresh else None,
+                loader_file_format="parquet" if "parquet" in takes else None,
+            )
+            options.full_refresh = False
+            if info.loads_ids:
+                rows.update(pipeline.last_trace.last_normalize_info.row_counts)
+            if jobs.custom_metrics["is_complete"]:
+                break
+    add_results_table(pipeline)
+    new = count_jobs(pipeline) - before
+    print(
+        f"Loaded {rows['jobs']:,} jobs ({new:,} new, {rows['jobs'] - new:,} updated) and "
+        f"{rows['jobs__results']:,} results; {rows['rejected_jobs']:,} rejected, "
+        f"{rows['removed_jobs']:,} removed.\n"
+        f"They are in {target(pipeline)}. Try:\n  {HINT.format(pipeline.dataset_name)}"
+    )
+
+
+def prepare(options: argparse.Namespace, host: str) -> dlt.Pipeline:
+    """Finish what an earlier run left pending, then take the state from the destination.
+
+    The local state may be that of another dataset or file, or older than the destination's.
+    """
+    pipeline = dlt.pipeline(
+        "convertly",
+        destination=options.destination,
+        dataset_name=options.dataset,
+        progress=Progress(),
+    )
+    if pipeline.has_pending_data and not options.full_refresh:
+        if pipeline.get_local_state_val("target") != target(pipeline):
+            raise SettingsError(
+                f"A load into {pipeline.get_local_state_val('target')} was not finished.",
+                "Run again with the settings of that load first, or with --full-refresh.",
+            )
+        pipeline.run()
+    pipeline = pipeline.drop()
+    pipeline.set_local_state_val("target", target(pipeline))
+    pipeline.sync_destination()
+    sources: dict[str, Any] = pipeline.state.get("sources", {})
+    loaded = sources.get("convertly", {}).get("resources", {}).get("jobs", {}).get("host", host)
+    if loaded != host and not options.full_refresh:
+        if loaded not in LOCAL_HOSTS:
+            raise SettingsError(
+                f"{options.dataset} holds the account of {loaded}, not that of {host}.",
+                "Choose another --dataset, or drop what is there with --full-refresh.",
+            )
+        print("The demo account makes way for yours.")
+        options.full_refresh = True
+    return pipeline
+
+
+def target(pipeline: dlt.Pipeline) -> str:
+    """Say where the tables are."""
+    return f"{pipeline.dataset_name} of {pipeline.destination_client().config}"
+
+
+def count_jobs(pipeline: dlt.Pipeline) -> int:
+    """Count the jobs that are loaded."""
+    if not pipeline.default_schema_name:
+        return 0
+    try:
+        counts = pipeline.dataset().row_counts(table_names=["jobs"]).fetchall()
+    except DestinationUndefinedEntity:
+        return 0
+    return int(counts[0][1])
+
+
+def add_results_table(pipeline: dlt.Pipeline) -> None:
+    """Create `jobs__results` if there have been no results: dlt does so with the first row."""
+    schema = pipeline.default_schema
+    table = schema.tables["jobs__results"]
+    if not has_table_seen_data(table):
+        table["x-normalizer"] = {"seen-data": True}
+        table["columns"].update(CHILD_COLUMNS)
+        pipeline.sync_schema()
+
+
+@contextmanager
+def account(options: argparse.Namespace) -> Iterator[DltSource]:
+    """Make the source: of the account that the settings name, or of a demo account."""
+    names = ("start_date", "end_date", "status")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    if options.demo:
+        with DemoAPI(DemoAccount()).serve() as api:
+            yield convertly_source(DEMO_KEY, api.url, **given)
+    else:
+        yield convertly_source(**given)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, and return the exit code; what a person can mend is said in two lines."""
+    try:
+        load(parse(arguments))
+    except Exception as error:
+        for cause in causes(error):
+            if isinstance(cause, ConvertlyError):
+                print(f"{cause}\n{cause.remedy}", file=sys.stderr)
+                return cause.exit_code
+            if isinstance(cause, ConfigurationException):
+                print(f"{str(cause).splitlines()[0]}\nCorrect the settings.", file=sys.stderr)
+                return SettingsError.exit_code
+        raise
+    return 0
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Walk from an error to what it came from: dlt wraps what a source raises."""
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+if __name__ == "__main__":
+    sys.exit(main())
