@@ -140,6 +140,7 @@ class DemoAPI:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # head and body in one packet
 
             def do_GET(self) -> None:  # noqa: N802 - http.server's name
                 api.handle(self)

@@ -63,11 +63,12 @@ class Page:
     def joins(self, page: "Page", age: datetime) -> bool:
         """Whether no job of that age or younger can be missing between `page` and this one.
 
-        A job on this page that is older proves it. One of the same age does as long as the list
-        is as long as it was: then nothing moved.
+        A job on this page that is older proves it. While the list is as long as it was, so that
+        nothing moved, one of the same age does, or the same job where the pages overlap.
         """
-        touches = self.end >= page.rank and (self.oldest or age) <= age
-        return self.begins_before(age) or (touches and self.total == page.total)
+        overlap = self.end - 1 - page.rank
+        touches = (self.oldest or END) <= age or self.rows[overlap:][:1] == page.rows[-1:]
+        return self.begins_before(age) or (self.total == page.total and overlap >= 0 and touches)
 
 
 class Front:
@@ -98,13 +99,13 @@ class Front:
             self._total = page.total
             self.look_again()
         batch: list[Row] = []
-        younger: list[tuple[datetime, Row]] = []
+        younger: dict[str | None, tuple[datetime, Row]] = {}
         for place, (age, listed) in enumerate(zip(page.ages[::-1], page.rows[::-1]), page.rank):
             if age is None:
                 batch += [listed] * (place not in self._unusable)
                 self._unusable.add(place)
             elif age > self.age:
-                younger.append((age, listed))
+                younger.setdefault(listed.id, (age, listed))
             elif age == self.age:
                 batch += [listed] * (listed.id not in self._handed)
                 self._handed.add(listed.id)
@@ -115,10 +116,11 @@ class Front:
         is_whole = bool(younger) or page.rank == 0
         self.is_short = is_whole and len(self._met) < self._places
         if younger and not self.is_short:
-            self.age = younger[0][0]
-            batch += [listed for age, listed in reversed(younger) if age <= self._until]
-            same = [listed.id for age, listed in younger if age == self.age]
-            self._handed, self._met, self._places = set(same), set(same), len(same)
+            jobs = list(younger.values())
+            self.age = jobs[0][0]
+            batch += [listed for age, listed in reversed(jobs) if age <= self._until]
+            self._handed = {listed.id for age, listed in jobs if age == self.age}
+            self._met, self._places = set(self._handed), page.ages.count(self.age)
         self._edge = page.rank
         self.count += len(batch)
         return batch
@@ -165,7 +167,7 @@ class Listing:
                 return pages
             # The list may have grown since its length was seen: ask for less than a page.
             pages += self._look_for(age, slack=self._size // 2 if attempt else 0)
-        raise self._contradiction(pages[-1].end)
+        raise self._contradiction(self._end)
 
     def read(self, since: datetime, until: datetime) -> Iterator[list[Row]]:
         """Hand over each job from `since` to `until`, both included, once, oldest first.
@@ -209,7 +211,8 @@ class Listing:
 
     def _newest_page(self) -> Page:
         answer = self._client.page(0, self._size, self._status)
-        self._shrink(len(answer.jobs), answer.total, len(answer.jobs))
+        self._end = len(answer.jobs)
+        self._shrink(len(answer.jobs), answer.total)
         ages = _ages(answer)
         if len(set(ages)) == 1 and self._total > len(answer.jobs):  # one age shows no direction
             offset = self._total - len(answer.jobs)
@@ -291,16 +294,17 @@ class Listing:
     def _checked(self, page: Page) -> Page:
         """Note what a page tells of the whole list."""
         self._total = page.total
+        self._end = max(self._end, page.end if page.rows else 0)
         if page.is_short:
-            self._shrink(len(page.rows), page.total, page.end)
+            self._shrink(len(page.rows), page.total)
         return page
 
-    def _shrink(self, came: int, total: int, ends_at: int) -> None:
+    def _shrink(self, came: int, total: int) -> None:
         """Ask for no more than what comes: the server may give less than it is asked for."""
         self._total = total
         if came < min(self._size, total):
             if came < SMALLEST_PAGE:
-                raise self._contradiction(ends_at)
+                raise self._contradiction(self._end)
             self._size, self._overlap = came, min(self._overlap, came - 1)
             self._begins.clear()
             self._drop_ahead()

@@ -1,0 +1,72 @@
+"""What the tests share: an API over HTTP on 127.0.0.1, and a warehouse in a DuckDB file."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+import pytest
+
+from convertly_source import convertly_source
+from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep each test to a folder of its own, without this machine's settings and long waits."""
+    for name in ("CONVERTLY_API_KEY", "CONVERTLY_BASE_URL", "SOURCES__CONVERTLY__API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
+    monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
+    monkeypatch.setenv("RUNTIME__REQUEST_BACKOFF_FACTOR", "0.001")
+    monkeypatch.setenv("LOAD__TRUNCATE_STAGING_DATASET", "true")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., DemoAPI]]:
+    """Serve an account, or an API made by the test, for as long as the test runs."""
+    with ExitStack() as stack:
+
+        def start(what: DemoAccount | DemoAPI | None = None) -> DemoAPI:
+            api = what if isinstance(what, DemoAPI) else DemoAPI(what or DemoAccount(250))
+            return stack.enter_context(api.serve())
+
+        yield start
+
+
+class Warehouse:
+    """A pipeline into a DuckDB file, and the rows that are there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "warehouse.duckdb"
+        self.pipeline = dlt.pipeline(
+            "test", destination=dlt.destinations.duckdb(str(self.path)), dataset_name="data"
+        )
+
+    def load(self, api: DemoAPI, **settings: Any) -> int:
+        """Run once; return how many requests it took."""
+        before = len(api.requests)
+        self.pipeline.run(
+            convertly_source(DEMO_KEY, api.url, **settings), loader_file_format="parquet"
+        )
+        return len(api.requests) - before
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Ask DuckDB."""
+        with duckdb.connect(str(self.path)) as connection:
+            connection.execute("SET TimeZone = 'UTC'; USE data")
+            return connection.execute(sql).fetchall()
+
+    def rows(self, table: str, *columns: str) -> list[tuple[Any, ...]]:
+        """Select columns of a table, sorted; none when the table is not there."""
+        names = self.query(f"SELECT 1 FROM duckdb_tables() WHERE table_name = '{table}'")
+        return sorted(self.query(f"SELECT {', '.join(columns)} FROM {table}")) if names else []
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    """Make an empty warehouse."""
+    return Warehouse(tmp_path)
