@@ -1,5 +1,6 @@
 """One page of `GET /api/jobs`, or an error that says what to do."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -8,7 +9,6 @@ import dlt
 from dlt.common.json import json
 from dlt.sources.helpers.requests import Client, RequestException, Response
 from dlt.sources.helpers.rest_client.auth import APIKeyAuth, BearerTokenAuth
-from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 
 from convertly_source.errors import (
     ConvertlyError,
@@ -23,6 +23,17 @@ T = TypeVar("T", int, float)
 
 AUTH_METHODS = ("bearer", "x-api-key")
 REPORT = "Run again; if it stays, report it to the maintainers of convertly-source."
+_PLAN = (LimitError, "See the account's plan and usage at {plan}")
+_REFUSALS: dict[int, tuple[type[ConvertlyError], str]] = {  # by status, or its first digit
+    3: (SettingsError, "Set base_url to the address it redirects to."),
+    400: (SettingsError, "A lower page_size may help."),
+    401: (SettingsError, "Check the API key (CONVERTLY_API_KEY) and auth_method."),
+    402: _PLAN,
+    403: _PLAN,
+    404: (SettingsError, "Check base_url (CONVERTLY_BASE_URL)."),
+    429: _PLAN,
+    5: (UnavailableError, "Run again later: it goes on where it stopped."),
+}
 
 
 class Answer(NamedTuple):
@@ -45,7 +56,7 @@ class JobsClient:
         self, api_key: str, base_url: str, auth_method: str = "bearer", max_connections: int = 4
     ) -> None:
         self._url = base_url.rstrip("/") + "/api/jobs"
-        self._auth = _auth(api_key, auth_method)
+        self._key = api_key
         self._http = Client(
             request_timeout=_runtime("request_timeout", 60.0),
             max_connections=max_connections,
@@ -55,7 +66,7 @@ class JobsClient:
             request_max_attempts=_runtime("request_max_attempts", 7),  # 63 s of waiting
             request_backoff_factor=_runtime("request_backoff_factor", 1.0),
             request_max_retry_delay=_runtime("request_max_retry_delay", 300.0),
-            session_attrs={"auth": self._auth},
+            session_attrs={"auth": _auth(api_key, auth_method)},
         )
 
     def page(self, offset: int, limit: int, status: str | None = None) -> Answer:
@@ -67,7 +78,7 @@ class JobsClient:
         try:
             # A redirect would carry the key to another host.
             response = self._http.get(self._url, params=params, allow_redirects=False)
-        except (InvalidSchema, InvalidURL, MissingSchema) as error:
+        except ValueError as error:  # of requests as of urllib3
             raise SettingsError(
                 f"{self._url} is not a usable address.", "Correct base_url or CONVERTLY_BASE_URL."
             ) from error
@@ -83,34 +94,29 @@ class JobsClient:
 
     def _refusal(self, response: Response, body: Mapping[str, Any]) -> ConvertlyError:
         code = response.status_code
+        kind, remedy = (
+            _REFUSALS.get(code) or _REFUSALS.get(code // 100) or (ResponseError, REPORT)
+        )
         reason = body.get("error") or body.get("detail") or response.reason or "no reason given"
-        secret = self._auth.token if isinstance(self._auth, BearerTokenAuth) else self._auth.api_key
-        said = f"The API answered {code}: {reason}".replace(str(secret), "***")[:300]
+        said = f"The API answered {code}: {reason}"
         if 300 <= code < 400:
             to = response.headers.get("Location", "an address it does not name")
-            return SettingsError(
-                f"{self._url} redirects to {to}.", "Set base_url to the address it redirects to."
-            )
-        if code == 401:
-            return SettingsError(said, "Check the API key (CONVERTLY_API_KEY) and auth_method.")
-        if code == 400:
-            return SettingsError(said, "A lower page_size may help.")
-        if code == 404:
-            return SettingsError(said, "Check base_url (CONVERTLY_BASE_URL).")
-        if code in (402, 403, 429):
-            see = body.get("upgradeUrl") or "https://convertly.sh"
-            return LimitError(said, f"See the account's plan and usage at {see}")
-        if code >= 500:
-            return UnavailableError(said, "Run again later: it goes on where it stopped.")
-        return ResponseError(said, REPORT)
+            said = f"{self._url} redirects to {to}."
+        plan = str(body.get("upgradeUrl") or "https://convertly.sh")
+        return kind(self._shown(said), remedy.format(plan=self._shown(plan)))
+
+    def _shown(self, text: str) -> str:
+        """Make what the API said fit to be shown: without the key, printable and short."""
+        safe = text.replace(self._key, "***")[:300]
+        return "".join(char if char.isprintable() else " " for char in safe)
 
 
 def _auth(api_key: str, method: str) -> BearerTokenAuth | APIKeyAuth:
     if method not in AUTH_METHODS:
         raise SettingsError(f"auth_method is {method!r}.", f"Use one of {', '.join(AUTH_METHODS)}.")
-    if not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
+    if not re.fullmatch("[!-~]+", api_key):
         raise SettingsError(
-            "The API key has characters that a key can't have.",
+            "The API key is empty or has characters that a key can't have.",
             "Copy the key again (CONVERTLY_API_KEY), without spaces or line breaks.",
         )
     if method == "bearer":
@@ -123,7 +129,7 @@ def _runtime(name: str, default: T) -> T:
     return default if value is None else value
 
 
-def _is_rate_limited(response: Response | None, error: BaseException | None) -> bool:
+def _is_rate_limited(response: Response | None, _: BaseException | None) -> bool:
     """Whether to wait: the monthly cap is a 429 as well, and waiting for it is useless."""
     if response is None or response.status_code != 429:
         return False
@@ -132,7 +138,7 @@ def _is_rate_limited(response: Response | None, error: BaseException | None) -> 
 
 
 def _parsed(response: Response) -> dict[str, Any]:
-    """Parse the body; what is no JSON object becomes an error that shows its beginning."""
+    """Parse the body; what is no JSON object becomes an error that shows it."""
     try:
         body = json.loadb(response.content)
     except ValueError:
@@ -140,7 +146,7 @@ def _parsed(response: Response) -> dict[str, Any]:
     if isinstance(body, dict):
         return body
     kind = response.headers.get("Content-Type", "no content type")
-    return {"error": f"not a JSON object but {kind}: {response.text.strip()[:80]!r}"}
+    return {"error": f"not a JSON object but {kind}: {response.text.strip()}"}
 
 
 def _answer(body: Mapping[str, Any], offset: int) -> Answer:
@@ -160,4 +166,7 @@ def _answer(body: Mapping[str, Any], offset: int) -> Answer:
 
 def host(base_url: str) -> str:
     """Name the host that an account lives at, without port, path or credentials."""
-    return urlsplit(base_url).hostname or base_url
+    try:
+        return urlsplit(base_url).hostname or base_url
+    except ValueError:  # which the first request reports
+        return base_url

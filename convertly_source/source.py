@@ -103,10 +103,11 @@ def convertly_source(
         name = "window" if created_at.end_value else status or "any status"
         memory = state.setdefault(name, {})
         run = stopped.pop(_key(window, memory), None)
+        is_first = False
         if run is None:
-            if name == "window" or not memory:
+            is_first = name == "window" or not memory
+            if is_first:
                 memory.update(new_memory())
-                yield dlt.mark.materialize_table_schema()
             run = Run(list_jobs, record, status, memory, window)
         try:
             for batch in run:
@@ -114,6 +115,7 @@ def convertly_source(
                 created_at.advance(memory["cursor"])
                 _show_progress(batch.read, run.listing.expected)
                 if batch.rows:
+                    is_first = False
                     yield dlt.mark.with_table_name(batch.rows, batch.table)
         except GeneratorExit:
             stopped[_key(window, memory)] = run
@@ -122,6 +124,8 @@ def convertly_source(
         if name == "window":
             del state[name]
         metrics["is_complete"] = True
+        if is_first:
+            yield dlt.mark.materialize_table_schema()
 
     resource: DltResource = dlt.resource(jobs, name="jobs", write_disposition="merge")
     for table, columns, key in (

@@ -21,7 +21,10 @@ if not Path(".dlt").is_dir():  # settings come from the current folder, else fro
 
 import dlt
 from dlt.common.configuration.exceptions import ConfigurationException
-from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.common.destination.exceptions import (
+    DestinationUndefinedEntity,
+    UnknownDestinationModule,
+)
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.schema.typing import TColumnSchema
 from dlt.common.schema.utils import has_table_seen_data
@@ -75,7 +78,7 @@ class Progress(Collector):
         label: str | None = None,  # noqa: ARG002
     ) -> None:
         """Count jobs; the counters of dlt itself are left out."""
-        if name != "Jobs read":
+        if name != "Jobs read" or not inc:
             return
         self._count += inc
         self._bar.total = max(total or 0, self._count)
@@ -111,7 +114,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--dataset", default="convertly_data", help="dataset, a schema (default: %(default)s)")
     add("--full-refresh", action="store_true", help="drop tables and state, load all again")
     add("--chunk-pages", type=int, default=200, help="pages a load, 0: all (default: %(default)s)")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.chunk_pages < 0:
+        parser.error("--chunk-pages can't be negative")
+    return options
 
 
 def load(options: argparse.Namespace) -> None:
@@ -124,7 +130,7 @@ def load(options: argparse.Namespace) -> None:
         if options.chunk_pages:
             jobs.add_limit(options.chunk_pages)
         pipeline = prepare(options, host=jobs.custom_metrics["host"])
-        before, rows = count_jobs(pipeline), Counter[str]()
+        before, rows = 0 if options.full_refresh else count_jobs(pipeline), Counter[str]()
         takes = pipeline.destination.capabilities().supported_loader_file_formats or []
         while True:
             info = pipeline.run(
@@ -152,12 +158,18 @@ def prepare(options: argparse.Namespace, host: str) -> dlt.Pipeline:
 
     The local state may be that of another dataset or file, or older than the destination's.
     """
-    pipeline = dlt.pipeline(
-        "convertly",
-        destination=options.destination,
-        dataset_name=options.dataset,
-        progress=Progress(),
-    )
+    try:
+        pipeline = dlt.pipeline(
+            "convertly",
+            destination=options.destination,
+            dataset_name=options.dataset,
+            progress=Progress(),
+        )
+    except UnknownDestinationModule as error:
+        raise SettingsError(
+            f"dlt has no destination {options.destination!r}.",
+            "https://dlthub.com/docs/dlt-ecosystem/destinations names those that there are.",
+        ) from error
     if pipeline.has_pending_data and not options.full_refresh:
         if pipeline.get_local_state_val("target") != target(pipeline):
             raise SettingsError(

@@ -40,10 +40,13 @@ def serve() -> Iterator[Callable[..., DemoAPI]]:
 class Warehouse:
     """A pipeline into a DuckDB file, and the rows that are there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pipelines_dir: str | None = None) -> None:
         self.path = folder / "warehouse.duckdb"
         self.pipeline = dlt.pipeline(
-            "test", destination=dlt.destinations.duckdb(str(self.path)), dataset_name="data"
+            "test",
+            pipelines_dir=pipelines_dir,
+            destination=dlt.destinations.duckdb(str(self.path)),
+            dataset_name="data",
         )
 
     def load(self, api: DemoAPI, **settings: Any) -> int:

@@ -1,0 +1,345 @@
+"""The script `pipelines/load_jobs.py`, run as a person runs it."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from lists import SaysTooMany
+
+from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
+
+SCRIPT = Path(__file__).resolve().parents[1] / "pipelines" / "load_jobs.py"
+Serve = Callable[..., DemoAPI]
+Done = subprocess.CompletedProcess[str]
+
+
+def command(*arguments: str, **environment: str) -> dict[str, Any]:
+    """Say how to start the script; the environment is that of the test, with `environment`."""
+    return {
+        "args": [sys.executable, str(SCRIPT), *arguments],
+        "env": os.environ | environment,
+        "stdin": subprocess.DEVNULL,
+        "text": True,
+    }
+
+
+def load(*arguments: str, **environment: str) -> Done:
+    """Run the script to its end."""
+    return subprocess.run(**command(*arguments, **environment), capture_output=True, check=False)
+
+
+def load_from(api: DemoAPI, *arguments: str, **environment: str) -> Done:
+    """Run the script to its end, with the account of `api`."""
+    key = {"CONVERTLY_API_KEY": DEMO_KEY, "CONVERTLY_BASE_URL": api.url}
+    return load(*arguments, **key | environment)
+
+
+def query(sql: str, path: str = "convertly.duckdb") -> list[tuple[Any, ...]]:
+    """Ask the DuckDB file that the script wrote."""
+    with duckdb.connect(path) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def content(dataset: str = "convertly_data") -> list[tuple[Any, ...]]:
+    """Return what is loaded of each job."""
+    return query(f"SELECT id, status FROM {dataset}.jobs ORDER BY id")
+
+
+def listed(account: DemoAccount) -> list[tuple[Any, ...]]:
+    """Return what must be loaded of each job."""
+    return sorted((job["id"], job["status"]) for job in account.jobs)
+
+
+def assert_refused(done: Done, code: int, *words: str) -> None:
+    """Check the exit code, and that a person sees two lines and no traceback."""
+    lines = [line for line in done.stderr.splitlines() if not line.endswith("jobs read")]
+    assert (done.returncode, len(lines)) == (code, 2), done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_the_demo_loads_3000_jobs_and_a_second_run_changes_nothing() -> None:
+    """--demo needs no key, says what it did, and its SQL works; run again, it finds nothing new."""
+    done = load("--demo")
+    assert done.returncode == 0, done.stderr
+    assert "Loaded 3,000 jobs (3,000 new, 0 updated)" in done.stdout
+    account = DemoAccount()
+    assert content() == listed(account)
+    counts = query(done.stdout.splitlines()[-1].strip())
+    assert sum(count for *_, count in counts) == 3000
+    before = query("FROM convertly_data.jobs"), query("FROM convertly_data.jobs__results")
+    assert "Loaded 0 jobs (0 new, 0 updated) and 0 results" in load("--demo").stdout
+    assert before == (query("FROM convertly_data.jobs"), query("FROM convertly_data.jobs__results"))
+
+
+def test_an_account_takes_the_place_of_the_demo(serve: Serve) -> None:
+    """After a demo, the first run with a real host starts afresh, and a demo does not follow it."""
+    load("--demo")
+    api = serve(DemoAccount(120))
+    # The same server by a name that is not of this machine, through a proxy.
+    real = {"CONVERTLY_BASE_URL": "http://convertly.invalid", "http_proxy": api.url, "no_proxy": ""}
+
+    def answer_proxied(request: Any, handle: Any = api.handle) -> None:
+        request.path = request.path.removeprefix("http://convertly.invalid")
+        handle(request)
+
+    api.handle = answer_proxied  # type: ignore[method-assign]
+    done = load_from(api, **real)
+    assert "The demo account makes way for yours." in done.stdout, done.stderr
+    assert content() == listed(api.account)
+    assert_refused(load("--demo"), 2, "convertly.invalid", "--dataset", "--full-refresh")
+    assert content() == listed(api.account)
+    assert load("--demo", "--dataset", "demo").returncode == 0
+
+
+def test_without_a_key_the_way_on_is_named() -> None:
+    """Without a key the script names CONVERTLY_API_KEY and --demo."""
+    assert_refused(load(), 2, "CONVERTLY_API_KEY", "--demo")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--start-date", "yesterday"),
+        ("--start-date", "2026-06-01", "--end-date", "2026-05-01"),
+        ("--end-date", "2026-05-01", "--start-date", "2026-05-01"),
+        ("--status", "done"),
+        ("--chunk-pages", "many"),
+        ("--chunk-pages", "-1"),
+        ("--nonsense",),
+        ("--destination", "nowhere"),
+    ],
+)
+def test_a_bad_argument_is_refused(arguments: tuple[str, ...]) -> None:
+    """An argument or a window that can't be ends with exit code 2, and says which."""
+    assert_refused(load(*arguments, CONVERTLY_API_KEY="cvly_x"), 2)
+
+
+def test_a_refused_key_ends_with_2(serve: Serve) -> None:
+    """A key that the API refuses is a setting to be mended."""
+    assert_refused(load_from(serve(), CONVERTLY_API_KEY="cvly_wrong"), 2, "Invalid API key")
+
+
+def test_an_api_that_is_down_ends_with_3() -> None:
+    """An API that can't be reached is waited for, and then said to be so."""
+    down = {"CONVERTLY_API_KEY": "cvly_x", "CONVERTLY_BASE_URL": "http://127.0.0.1:9"}
+    assert_refused(load(**down), 3, "could not be reached")
+
+
+def test_an_answer_that_is_not_documented_ends_with_4(serve: Serve) -> None:
+    """A list that does not hold what it says is reported."""
+    assert_refused(load_from(serve(SaysTooMany(DemoAccount(300)))), 4, "340", "300")
+
+
+def test_a_plan_limit_ends_with_5(serve: Serve) -> None:
+    """A used-up quota is said, with where to see the plan."""
+
+    class UsedUp(DemoAPI):
+        def answer(self, query: dict[str, str], key: str) -> Any:  # noqa: ARG002
+            return 402, {"error": "Quota used up.", "upgradeUrl": "https://convertly.sh/plans"}
+
+    assert_refused(load_from(serve(UsedUp(DemoAccount(1)))), 5, "https://convertly.sh/plans")
+
+
+def test_any_other_error_ends_with_1(tmp_path: Path) -> None:
+    """What nobody foresaw ends with 1 and a traceback."""
+    (tmp_path / "convertly.duckdb").write_text("not a database, but a text that is long enough")
+    done = load("--demo")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_dlt_settings_win_over_the_vendors_names(serve: Serve) -> None:
+    """A key from dlt's configuration goes before CONVERTLY_API_KEY, and so does the address."""
+    api = serve(DemoAccount(30))
+    right = {"SOURCES__CONVERTLY__API_KEY": DEMO_KEY, "SOURCES__CONVERTLY__BASE_URL": api.url}
+    wrong = {"CONVERTLY_API_KEY": "cvly_no", "CONVERTLY_BASE_URL": "http://127.0.0.1:9"}
+    done = load(**right, **wrong)
+    assert done.returncode == 0, done.stderr
+    assert content() == listed(api.account)
+
+
+def test_settings_are_read_from_the_folder(serve: Serve, tmp_path: Path) -> None:
+    """A .dlt folder where the script is run holds its settings, the file's name among them."""
+    api = serve(DemoAccount(30))
+    (tmp_path / ".dlt").mkdir()
+    secrets = f'sources.convertly.api_key = "{DEMO_KEY}"\ndestination.duckdb.credentials = "my.db"'
+    (tmp_path / ".dlt" / "secrets.toml").write_text(secrets)
+    (tmp_path / ".dlt" / "config.toml").write_text(f'sources.convertly.base_url = "{api.url}"')
+    assert load("--dataset", "mine").returncode == 0
+    assert query("SELECT count(*) FROM mine.jobs", "my.db") == [(30,)]
+
+
+def test_both_tables_exist_without_any_result(serve: Serve) -> None:
+    """After the first load jobs__results is there, empty, with all columns, and is filled later."""
+    api = serve(DemoAccount(0))
+    job = api.account.create()
+    for rows in (0, 1):
+        assert load_from(api).returncode == 0
+        assert len(query("FROM convertly_data.jobs__results")) == rows
+        api.account.finish(job)
+        job["results"] = ["https://files.convertly.sh/a.webp?token=1"]
+    values = query("SELECT job_id, value FROM convertly_data.jobs__results")
+    assert values == [(job["id"], "https://files.convertly.sh/a.webp")]
+
+
+def test_an_empty_account_gives_empty_tables(serve: Serve) -> None:
+    """An account without jobs gives both tables, and no error."""
+    done = load_from(serve(DemoAccount(0)))
+    assert "Loaded 0 jobs (0 new, 0 updated) and 0 results" in done.stdout, done.stderr
+    tables = query("SELECT table_name FROM duckdb_tables() WHERE table_name LIKE 'jobs%' ORDER BY 1")
+    assert ("jobs",) in tables
+    assert ("jobs__results",) in tables
+
+
+def test_a_rejected_job_is_counted(serve: Serve) -> None:
+    """Jobs that can't be stored are counted in the summary, once; the run ends with 0."""
+    api = serve(DemoAccount(20))
+    del api.account.jobs[5]["id"]
+    done = load_from(api)
+    assert (done.returncode, "1 rejected" in done.stdout) == (0, True)
+    reasons = query("SELECT reason, raw->>'$.job_type' FROM convertly_data.rejected_jobs")
+    assert reasons == [("no usable id", api.account.jobs[5]["job_type"])]
+    assert "0 rejected" in load_from(api).stdout
+
+
+def test_full_refresh_starts_over(serve: Serve) -> None:
+    """--full-refresh drops what is there and loads all again."""
+    api = serve(DemoAccount(150))
+    load_from(api)
+    api.account.jobs = api.account.jobs[:100]
+    done = load_from(api, "--full-refresh")
+    assert "Loaded 100 jobs (100 new, 0 updated)" in done.stdout, done.stderr
+    assert content() == listed(api.account)
+    assert "Loaded 0 jobs" in load_from(api).stdout
+
+
+def test_datasets_and_files_do_not_share_a_cursor(serve: Serve, tmp_path: Path) -> None:
+    """The state is the destination's: another dataset or file, or a deleted one, is loaded whole."""
+    api = serve(DemoAccount(150))
+    load_from(api)
+    load_from(api, "--dataset", "other")
+    for _ in range(3):
+        api.account.create()
+        load_from(api)
+    assert load_from(api, "--dataset", "other").returncode == 0
+    assert content() == content("other") == listed(api.account)
+    (tmp_path / "convertly.duckdb").unlink()
+    load_from(api)
+    assert content() == listed(api.account)
+
+
+def test_chunks_are_loads_of_their_own_and_cost_nothing(serve: Serve) -> None:
+    """--chunk-pages splits a run into loads, each a prefix of history, for no further request."""
+    api = serve(DemoAccount(1500))
+    done = load_from(api, "--chunk-pages", "4")
+    assert done.returncode == 0, done.stderr
+    assert len(api.requests) <= -(-1500 // 99) + 3
+    ends = query(
+        "SELECT min(created_at), max(created_at) FROM convertly_data.jobs"
+        " GROUP BY _dlt_load_id ORDER BY 1"
+    )
+    assert len(ends) == 4
+    assert all(before[1] <= after[0] for before, after in zip(ends, ends[1:], strict=False))
+    assert content() == listed(api.account)
+    assert "1,500 new" in done.stdout
+    assert load_from(api, "--chunk-pages", "0", "--full-refresh").returncode == 0
+    loads = query("SELECT count(DISTINCT _dlt_load_id) FROM convertly_data.jobs")
+    assert loads == [(1,)]
+
+
+def test_a_window_in_chunks_comes_to_its_end(serve: Serve) -> None:
+    """A window that is loaded in chunks goes on where the chunk before it ended."""
+    api = serve(DemoAccount(1500))
+    edge = api.account.jobs[1200]["created_at"]
+    done = load_from(api, "--end-date", edge, "--chunk-pages", "3")
+    assert "1,200 new" in done.stdout, done.stderr
+
+
+def test_the_key_is_nowhere(serve: Serve, tmp_path: Path) -> None:
+    """The key is in no output and no file, whether the run succeeds or fails."""
+    key = "cvly_a-key-that-is-a-secret"
+    api = serve(DemoAPI(DemoAccount(150), key=key))
+    outputs = [load_from(api, CONVERTLY_API_KEY=key, RUNTIME__LOG_LEVEL="DEBUG")]
+    api.key = "cvly_another"
+    outputs += [load_from(api, CONVERTLY_API_KEY=key, RUNTIME__LOG_LEVEL="DEBUG")]
+    assert [done.returncode for done in outputs] == [0, 2]
+    texts = [text.encode() for done in outputs for text in (done.stdout, done.stderr)]
+    texts += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(key.encode() in text for text in texts)
+    assert any(b"convertly" in text for text in texts)
+
+
+def test_a_pending_load_is_finished_first(serve: Serve, tmp_path: Path) -> None:
+    """A load that could not be written is finished by the next run, which then does its own work."""
+    api = serve(DemoAccount(150))
+    load_from(api)
+    late = api.account.create()
+    with duckdb.connect(str(tmp_path / "convertly.duckdb")):  # a reader keeps the file locked
+        assert load_from(api).returncode != 0
+    later = api.account.create()
+    done = load_from(api)
+    assert done.returncode == 0, done.stderr
+    assert {(late["id"], "pending"), (later["id"], "pending")} <= set(content())
+    assert content() == listed(api.account)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """End it as the system does when memory is short."""
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_any_moment_the_next_run_goes_on(serve: Serve, seed: int) -> None:
+    """SIGKILL in extract, normalize or load, again and again: nothing is lost, nothing doubled."""
+    chance = random.Random(seed)
+    api = serve(DemoAccount(2500))
+    key = {"CONVERTLY_API_KEY": DEMO_KEY, "CONVERTLY_BASE_URL": api.url}
+    for _ in range(6):
+        process = subprocess.Popen(
+            **command("--chunk-pages", "5", **key),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            process.wait(chance.uniform(1, 4))
+        except subprocess.TimeoutExpired:
+            kill(process)
+        api.account.finish(chance.choice(api.account.unfinished()))
+        api.account.create()
+    done = load_from(api)
+    assert done.returncode == 0, done.stderr
+    assert content() == listed(api.account)
+    duplicates = query("SELECT job_id, _dlt_list_idx FROM convertly_data.jobs__results GROUP BY ALL HAVING count(*) > 1")
+    assert not duplicates
+    finished = {job["id"] for job in api.account.jobs if job["results"] and job["completed_at"]}
+    results = query("SELECT DISTINCT job_id FROM convertly_data.jobs__results")
+    assert {key for (key,) in results} <= finished
+
+
+def test_killed_after_a_chunk_it_is_not_read_again(serve: Serve) -> None:
+    """What was loaded before the kill is not read again by the next run."""
+    api = serve(DemoAccount(2500))
+    key = {"CONVERTLY_API_KEY": DEMO_KEY, "CONVERTLY_BASE_URL": api.url}
+    process = subprocess.Popen(**command("--chunk-pages", "3", **key), stdout=subprocess.DEVNULL)
+
+    def kill_in_third_chunk(_: DemoAccount) -> None:
+        if len(api.requests) == 16:  # with 4 ahead, the third chunk is being read
+            kill(process)
+
+    api.before_answer = kill_in_third_chunk
+    process.wait()
+    api.before_answer = lambda _: None
+    loaded = len(content())
+    assert loaded >= 300
+    api.requests.clear()
+    assert load_from(api).returncode == 0
+    assert content() == listed(api.account)
+    assert len(api.requests) <= (2500 - loaded) // 99 + 2 * 5 + 4
