@@ -7,6 +7,8 @@ from typing import Any
 from convertly_source.client import Job
 from convertly_source.demo import DemoAPI, newest_first
 
+RESTLESS = random.Random(0)
+
 
 def oldest_first(jobs: list[Job]) -> list[Job]:
     """List the oldest jobs first."""
@@ -21,14 +23,14 @@ def in_no_order(jobs: list[Job]) -> list[Job]:
     return [job for job in chain.from_iterable(pairs) if job]
 
 
-def restless(jobs: list[Job], chance: random.Random = random.Random(0)) -> list[Job]:
+def restless(jobs: list[Job]) -> list[Job]:
     """List the newest first, those of one age in another order each time."""
-    return newest_first(chance.sample(jobs, len(jobs)))
+    return newest_first(RESTLESS.sample(jobs, len(jobs)))
 
 
-def shuffled(jobs: list[Job], chance: random.Random = random.Random(0)) -> list[Job]:
+def shuffled(jobs: list[Job]) -> list[Job]:
     """List jobs in another order each time."""
-    return chance.sample(jobs, len(jobs))
+    return RESTLESS.sample(jobs, len(jobs))
 
 
 def old_page_swapped(jobs: list[Job]) -> list[Job]:

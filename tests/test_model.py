@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from lists import in_no_order, oldest_first, restless
+from lists import RESTLESS, in_no_order, oldest_first, restless
 
 from convertly_source import convertly_source
 from convertly_source.client import Job, JobsClient
@@ -144,6 +144,7 @@ class Life(RuleBasedStateMachine):
         seed=st.integers(0, 9),
     )
     def begin(self, page_size: int, max_connections: int, order: Any, size: int, seed: int) -> None:
+        RESTLESS.seed(seed)
         self.stack = ExitStack()
         self.account = DemoAccount(size, seed)
         self.api = self.stack.enter_context(DemoAPI(self.account, order=order).serve())
