@@ -94,9 +94,7 @@ class JobsClient:
 
     def _refusal(self, response: Response, body: Mapping[str, Any]) -> ConvertlyError:
         code = response.status_code
-        kind, remedy = (
-            _REFUSALS.get(code) or _REFUSALS.get(code // 100) or (ResponseError, REPORT)
-        )
+        kind, remedy = _REFUSALS.get(code) or _REFUSALS.get(code // 100) or (ResponseError, REPORT)
         reason = body.get("error") or body.get("detail") or response.reason or "no reason given"
         said = f"The API answered {code}: {reason}"
         if 300 <= code < 400:

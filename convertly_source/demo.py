@@ -32,12 +32,12 @@ class DemoAccount:
         self, size: int = 3000, seed: int = 0, every: timedelta = timedelta(hours=1)
     ) -> None:
         self.jobs: list[Job] = []  # oldest first
-        self._random = Random(seed)  # noqa: S311 - no secrets
+        self._random = Random(seed)
         self._now = DEMO_START
         for number in range(size):
             self.create(gap=every * 2 * self._random.random())
-            if number < size - 8 and number % 500 != 99:  # noqa: PLR2004
-                self.finish(self.jobs[-1], has_failed=self._random.random() < 0.08)  # noqa: PLR2004
+            if number < size - 8 and number % 500 != 99:
+                self.finish(self.jobs[-1], has_failed=self._random.random() < 0.08)
             elif number % 2:
                 self.progress(self.jobs[-1])
 
@@ -117,7 +117,7 @@ class DemoAPI:
             }
         limit, offset = query.get("limit", "20"), query.get("offset", "0")
         status = query.get("status")
-        is_good = limit.isdecimal() and 1 <= int(limit) <= 100 and offset.isdecimal()  # noqa: PLR2004
+        is_good = limit.isdecimal() and 1 <= int(limit) <= 100 and offset.isdecimal()
         if not is_good or status not in (None, *OPEN_STATUSES, *FINAL_STATUSES):
             return HTTPStatus.BAD_REQUEST, {"error": "Invalid query parameters."}
         return HTTPStatus.OK, self.page(int(limit), int(offset), status)
@@ -142,7 +142,7 @@ class DemoAPI:
             protocol_version = "HTTP/1.1"
             wbufsize = -1  # head and body in one packet
 
-            def do_GET(self) -> None:  # noqa: N802 - http.server's name
+            def do_GET(self) -> None:
                 api.handle(self)
 
             def log_message(self, *_: Any) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from dlt.common.json import json
+from dlt.common.json import PUA_CHARACTER_MAX, PUA_START, json
 from dlt.common.schema.typing import TColumnSchema, TDataType
 from dlt.common.time import ensure_datetime_in_tz
 from dlt.common.utils import digest128
@@ -54,9 +54,11 @@ REMOVED_COLUMNS = _columns(
 for required in (JOB_COLUMNS["id"], JOB_COLUMNS["created_at"], RESULT_COLUMNS["job_id"]):
     required["nullable"] = False
 
+LONGEST_BIGINT = 17  # characters that 64 bits hold, decimal or hexadecimal
+_DLT_MARKS = "".join(map(chr, range(PUA_START, PUA_START + PUA_CHARACTER_MAX + 1)))
 _DATA_URL = re.compile(r"\s*(data:[^\s,;]*)[;,].*", re.IGNORECASE | re.DOTALL)
 _LINK_QUERY = re.compile(
-    r"(\A\s*https?://[^?]*)\?.*|(https?://[^\s?]*)\?\S*", re.IGNORECASE | re.DOTALL
+    r"(\A\s*https?://[^?]*)\?.*|(https?://[^?]*)\?\S+", re.IGNORECASE | re.DOTALL
 )
 
 
@@ -119,8 +121,6 @@ def job_record(
     job.pop("results", None)
     record = _folded(job, naming, JOB_COLUMNS)
     record |= {"id": row.id, "created_at": row.created_at}
-    if completed_at := _time(job.get("completed_at")):
-        record["completed_at"] = completed_at
     record["results_info"] = info or None
     record["results"] = [_result_record(row.id, item, naming) for item in items]
     return record
@@ -148,8 +148,9 @@ def without_credentials(value: Any, *, keep_links: bool = False) -> Any:
         }
     if isinstance(value, list):
         return [without_credentials(item, keep_links=keep_links) for item in value]
-    if not isinstance(value, str) or ":" not in value:
+    if not isinstance(value, str):
         return value
+    value = value.lstrip(_DLT_MARKS)  # before a number or a date, dlt would take them for its own
     if data := _DATA_URL.fullmatch(value):
         return data[1]
     return value if keep_links else _LINK_QUERY.sub(r"\1\2", value)
@@ -173,6 +174,7 @@ def _folded(
     value: Any,
     naming: Callable[[str], str],
     columns: Mapping[str, TColumnSchema] = MappingProxyType({}),
+    data_type: str | None = "double",
 ) -> Any:
     """Give keys their column names and values their column's type; a value that is null yields."""
     if isinstance(value, dict):
@@ -181,28 +183,35 @@ def _folded(
             name = naming(key) if key.strip() else "x"
             name = name.removeprefix("_") if name.startswith("_dlt_") else name
             if item is not None and folded.get(name) is None:
-                known = columns.get(name, {}).get("data_type")
-                folded[name] = _scalar(item, known) if known else _folded(item, naming)
+                known = columns.get(name, {"data_type": "double"})
+                folded[name] = _folded(item, naming, data_type=known["data_type"])
         return folded
     if isinstance(value, list):
         return [_folded(item, naming) for item in value]
-    return _scalar(value)
+    return _scalar(value, data_type)
 
 
-def _scalar(value: Any, data_type: str = "double") -> Any:
+def _scalar(value: Any, data_type: str | None) -> Any:
     """Make a number what its column holds.
 
-    JSON has one kind of number: 12 here and 12.5 there must not make two columns.
+    JSON has one kind of number: 12 here and 12.5 there must not make two columns. What a
+    column can't hold goes beside it, to where dlt would put it.
     """
     if data_type == "text" and isinstance(value, (bool, int, float)):
         return json.dumps(value)
+    if data_type == "timestamp":
+        return _time(value) or {"v_text": value if isinstance(value, str) else json.dumps(value)}
+    if data_type == "bigint" and isinstance(value, str) and len(value) > LONGEST_BIGINT:
+        return {"v_text": value}
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return value
-    return round(value) if data_type == "bigint" and abs(value) < 2**63 else float(value)
+    if data_type == "bigint":
+        return round(value) if abs(value) < 2**63 else {"v_double": float(value)}
+    return float(value)
 
 
 def _time(value: Any) -> datetime | None:
     try:
         return ensure_datetime_in_tz(value, timezone.utc) if isinstance(value, str) else None
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):
         return None

@@ -1,7 +1,7 @@
 """The dlt source: its settings, and the tables it fills."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, timezone
 from functools import partial
 from typing import Any, Literal
@@ -9,15 +9,15 @@ from typing import Any, Literal
 import dlt
 from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
-from dlt.common.schema.typing import TColumnSchema
 from dlt.common.time import ensure_datetime_in_tz
 from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 
 from convertly_source.client import JobsClient, host
 from convertly_source.errors import SettingsError
-from convertly_source.jobs import Run, new_memory
-from convertly_source.listing import BEGINNING, END, SMALLEST_PAGE, Listing
+from convertly_source.jobs import Memory, Run, new_memory
+from convertly_source.listing import Listing
+from convertly_source.pages import BEGINNING, END, SMALLEST_PAGE
 from convertly_source.results import (
     FINAL_STATUSES,
     JOB_COLUMNS,
@@ -83,34 +83,59 @@ def convertly_source(
     _check("page_size", page_size, SMALLEST_PAGE <= page_size <= LARGEST_PAGE)
     _check("max_connections", max_connections, max_connections >= 1)
     start, end = _window(start_date, end_date)
-    client = JobsClient(api_key, base_url, auth_method, max_connections)
     naming = dlt.current.source_schema().naming.normalize_identifier
-    record = partial(job_record, naming=naming, keep_signed_urls=keep_signed_urls)
-    list_jobs = partial(Listing, client, page_size, max_connections)
+    client = JobsClient(api_key, base_url, auth_method, max_connections)
+    new_run = partial(
+        Run,
+        partial(Listing, client, page_size, max_connections),
+        partial(job_record, naming=naming, keep_signed_urls=keep_signed_urls),
+        status,
+    )
+    created_at = dlt.sources.incremental[datetime]("created_at", initial_value=start, end_value=end)
+    resource = dlt.resource(_jobs(new_run, created_at, status, host(base_url)), name="jobs")
+    for table, columns, key in (
+        ("rejected_jobs", REJECTED_COLUMNS, "fingerprint"),
+        ("removed_jobs", REMOVED_COLUMNS, "id"),
+        (None, JOB_COLUMNS, "id"),
+    ):
+        resource.apply_hints(
+            table_name=table,
+            columns=columns,
+            primary_key=key,
+            write_disposition="merge",
+            create_table_variant=table is not None,
+        )
+    results = dlt.mark.make_nested_hints(columns=list(RESULT_COLUMNS.values()))
+    resource.apply_hints(nested_hints={"results": results})
+    resource.custom_metrics["host"] = host(base_url)
+    return resource
+
+
+def _jobs(
+    new_run: Callable[[Memory, tuple[datetime, datetime]], Run],
+    incremental: dlt.sources.incremental[datetime],
+    status: str | None,
+    account: str,
+) -> Callable[..., Iterator[Any]]:
     stopped: dict[object, Run] = {}  # by add_limit, between two batches
 
-    def jobs(
-        created_at: dlt.sources.incremental[datetime] = dlt.sources.incremental[datetime](  # noqa: B008
-            "created_at", initial_value=start, end_value=end
-        ),
-    ) -> Iterator[Any]:
-        metrics = dlt.current.resource_metrics()
-        metrics["is_complete"] = False
-        created_at.advance(None)  # the range is read exactly: no filter behind it
+    def jobs(created_at: dlt.sources.incremental[datetime] = incremental) -> Iterator[Any]:
         window = (created_at.initial_value or BEGINNING, created_at.end_value or END)
         state = dlt.current.resource_state()
-        state["host"] = host(base_url)  # two accounts in one dataset would spoil each other
+        state["host"] = account  # two accounts in one dataset would spoil each other
         name = "window" if created_at.end_value else status or "any status"
         memory = state.setdefault(name, {})
-        run = stopped.pop(_key(window, memory), None)
-        is_first = False
-        if run is None:
-            is_first = name == "window" or not memory
-            if is_first:
-                memory.update(new_memory())
-            run = Run(list_jobs, record, status, memory, window)
+        run = stopped.pop(_place(window, memory), None)
+        is_first = run is None and (name == "window" or not memory)
+        if is_first:
+            memory.update(new_memory())
+        # The range is read exactly, so no rows are filtered behind it.
+        created_at.advance(memory["cursor"])
+        metrics = dlt.current.resource_metrics()
+        metrics["is_complete"] = False
+        run = run or new_run(memory, window)
         try:
-            for batch in run:
+            for batch in run.batches:
                 memory.update(run.memory)
                 created_at.advance(memory["cursor"])
                 _show_progress(batch.read, run.listing.expected)
@@ -118,7 +143,7 @@ def convertly_source(
                     is_first = False
                     yield dlt.mark.with_table_name(batch.rows, batch.table)
         except GeneratorExit:
-            stopped[_key(window, memory)] = run
+            stopped[_place(window, memory)] = run
             raise
         memory["read"] = 0
         if name == "window":
@@ -127,18 +152,7 @@ def convertly_source(
         if is_first:
             yield dlt.mark.materialize_table_schema()
 
-    resource: DltResource = dlt.resource(jobs, name="jobs", write_disposition="merge")
-    for table, columns, key in (
-        ("rejected_jobs", REJECTED_COLUMNS, "fingerprint"),
-        ("removed_jobs", REMOVED_COLUMNS, "id"),
-    ):
-        resource.apply_hints(
-            table_name=table, columns=columns, primary_key=key, create_table_variant=True
-        )
-    results = dlt.mark.make_nested_hints(columns=list(RESULT_COLUMNS.values()))
-    resource.apply_hints(columns=JOB_COLUMNS, primary_key="id", nested_hints={"results": results})
-    resource.custom_metrics["host"] = host(base_url)
-    return resource
+    return jobs
 
 
 def _check(name: str, value: object, is_good: bool) -> None:  # noqa: FBT001
@@ -165,7 +179,7 @@ def _moment(name: str, value: Moment | None) -> datetime | None:
         raise
 
 
-def _key(window: object, memory: Any) -> object:
+def _place(window: object, memory: Any) -> object:
     """Name the place where a stopped run can go on: it fits the state that was committed."""
     return window, memory.get("cursor"), memory.get("read")
 

@@ -257,7 +257,9 @@ def test_a_list_without_order_is_said_once(
     api = serve(DemoAPI(settled(550), order=in_no_order))
     for _ in range(3):
         assert warehouse.load(api) >= 550 // 99
-    assert [record.levelname for record in caplog.records if "order" in record.message] == ["WARNING"]
+    assert [record.levelname for record in caplog.records if "order" in record.message] == [
+        "WARNING"
+    ]
 
 
 def test_250_jobs_of_one_age_in_a_restless_order(warehouse: Warehouse, serve: Serve) -> None:

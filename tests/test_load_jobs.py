@@ -193,7 +193,9 @@ def test_an_empty_account_gives_empty_tables(serve: Serve) -> None:
     """An account without jobs gives both tables, and no error."""
     done = load_from(serve(DemoAccount(0)))
     assert "Loaded 0 jobs (0 new, 0 updated) and 0 results" in done.stdout, done.stderr
-    tables = query("SELECT table_name FROM duckdb_tables() WHERE table_name LIKE 'jobs%' ORDER BY 1")
+    tables = query(
+        "SELECT table_name FROM duckdb_tables() WHERE table_name LIKE 'jobs%' ORDER BY 1"
+    )
     assert ("jobs",) in tables
     assert ("jobs__results",) in tables
 
@@ -317,7 +319,9 @@ def test_killed_at_any_moment_the_next_run_goes_on(serve: Serve, seed: int) -> N
     done = load_from(api)
     assert done.returncode == 0, done.stderr
     assert content() == listed(api.account)
-    duplicates = query("SELECT job_id, _dlt_list_idx FROM convertly_data.jobs__results GROUP BY ALL HAVING count(*) > 1")
+    duplicates = query(
+        "SELECT job_id, _dlt_list_idx FROM convertly_data.jobs__results GROUP BY ALL HAVING count(*) > 1"
+    )
     assert not duplicates
     finished = {job["id"] for job in api.account.jobs if job["results"] and job["completed_at"]}
     results = query("SELECT DISTINCT job_id FROM convertly_data.jobs__results")
