@@ -132,7 +132,9 @@ def _is_rate_limited(response: Response | None, _: BaseException | None) -> bool
     if response is None or response.status_code != 429:
         return False
     month_is_used_up = response.headers.get("x-ratelimit-remaining-month") == "0"
-    return not (month_is_used_up or "month" in str(_parsed(response).get("error", "")).lower())
+    body = _parsed(response)
+    said = " ".join(str(body.get(name)) for name in ("error", "code", "detail"))
+    return not (month_is_used_up or "month" in said.lower())
 
 
 def _parsed(response: Response) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class DemoAccount:
         self.jobs = [other for other in self.jobs if other is not job]
 
     def unfinished(self) -> list[Job]:
-        """The jobs that have not ended, oldest first."""
+        """List the jobs that have not ended, oldest first."""
         return [job for job in self.jobs if job["status"] not in FINAL_STATUSES]
 
 

@@ -128,7 +128,8 @@ class Pages:
             ages += _ages(self._client.page(answer.total - came, self.size, self._status))
         self._is_newest_first = ages[:1] >= ages[-1:]
         try:
-            return self._page(answer) if self._is_newest_first else self._fetch(0)
+            first = self._page(answer)
+            return first if self._is_newest_first else self._fetch(0)
         except DisorderError:
             self.without_order()
             return self._page(answer)

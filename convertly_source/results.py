@@ -6,8 +6,9 @@ from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from dlt.common.data_types.typing import TDataType
 from dlt.common.json import PUA_CHARACTER_MAX, PUA_START, json
-from dlt.common.schema.typing import TColumnSchema, TDataType
+from dlt.common.schema.typing import TColumnSchema
 from dlt.common.time import ensure_datetime_in_tz
 from dlt.common.utils import digest128
 
@@ -119,7 +120,7 @@ def job_record(
     job = without_credentials(row.job, keep_links=keep_signed_urls)
     items, info = split_results(job.pop("results", None) if row.is_final else None)
     job.pop("results", None)
-    record = _folded(job, naming, JOB_COLUMNS)
+    record: dict[str, Any] = _folded(job, naming, JOB_COLUMNS)
     record |= {"id": row.id, "created_at": row.created_at}
     record["results_info"] = info or None
     record["results"] = [_result_record(row.id, item, naming) for item in items]
@@ -167,7 +168,8 @@ def _result_record(job_id: str | None, item: Any, naming: Callable[[str], str]) 
         item = {"list": item}  # the column that dlt itself would give a list in a list
     elif not isinstance(item, dict):
         item = {"value": item}
-    return _folded(item, naming, RESULT_COLUMNS) | {"job_id": job_id}
+    record: dict[str, Any] = _folded(item, naming, RESULT_COLUMNS)
+    return record | {"job_id": job_id}
 
 
 def _folded(
@@ -198,9 +200,9 @@ def _scalar(value: Any, data_type: str | None) -> Any:
     column can't hold goes beside it, to where dlt would put it.
     """
     if data_type == "text" and isinstance(value, (bool, int, float)):
-        return json.dumps(value)
+        return str(value).lower()  # as JSON writes it
     if data_type == "timestamp":
-        return _time(value) or {"v_text": value if isinstance(value, str) else json.dumps(value)}
+        return _time(value) or {"v_text": _scalar(value, "text")}
     if data_type == "bigint" and isinstance(value, str) and len(value) > LONGEST_BIGINT:
         return {"v_text": value}
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -213,5 +215,5 @@ def _scalar(value: Any, data_type: str | None) -> Any:
 def _time(value: Any) -> datetime | None:
     try:
         return ensure_datetime_in_tz(value, timezone.utc) if isinstance(value, str) else None
-    except (ValueError, OverflowError, OSError):
+    except (ValueError, OverflowError, OSError, TypeError):  # of dlt's and pendulum's parsers
         return None

@@ -30,6 +30,7 @@ from convertly_source.results import (
 
 BASE_URL = "https://convertly.sh"
 LARGEST_PAGE = 100
+LONGEST_NAME = 63  # dlt names files after columns that hold lists
 
 Moment = str | date | datetime
 
@@ -83,7 +84,10 @@ def convertly_source(
     _check("page_size", page_size, SMALLEST_PAGE <= page_size <= LARGEST_PAGE)
     _check("max_connections", max_connections, max_connections >= 1)
     start, end = _window(start_date, end_date)
-    naming = dlt.current.source_schema().naming.normalize_identifier
+    schema = dlt.current.source_schema()
+    # A text that looks like a time would make a column that refuses the next text.
+    schema.remove_type_detection("iso_timestamp")
+    naming = type(schema.naming)(LONGEST_NAME).normalize_identifier
     client = JobsClient(api_key, base_url, auth_method, max_connections)
     new_run = partial(
         Run,

@@ -35,6 +35,12 @@ from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.errors import ConvertlyError, SettingsError
 
+DEFAULTS = {
+    "load.truncate_staging_dataset": True,  # leave no second copy of the load behind
+    "data_writer.disable_compression": True,  # of files that live for seconds
+    "data_writer.file_max_items": 2000,  # the memory of a load follows the size of its files
+    "load.workers": 2,  # and how many of them are loaded at once
+}
 HINT = "SELECT job_type, status, count(*) AS jobs FROM {}.jobs GROUP BY 1, 2 ORDER BY 3 DESC"
 CHILD_COLUMNS: dict[str, TColumnSchema] = {
     "_dlt_root_id": {
@@ -122,9 +128,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def load(options: argparse.Namespace) -> None:
     """Load the account and print what was done."""
-    for name in ("load.truncate_staging_dataset", "data_writer.disable_compression"):
+    for name, value in DEFAULTS.items():
         if dlt.config.get(name) is None:
-            dlt.config[name] = True
+            dlt.config[name] = value
     with account(options) as source:
         jobs = source.resources["jobs"]
         if options.chunk_pages:
@@ -132,15 +138,15 @@ def load(options: argparse.Namespace) -> None:
         pipeline = prepare(options, host=jobs.custom_metrics["host"])
         before, rows = 0 if options.full_refresh else count_jobs(pipeline), Counter[str]()
         takes = pipeline.destination.capabilities().supported_loader_file_formats or []
+        how: dict[str, Any] = {"loader_file_format": "parquet"} if "parquet" in takes else {}
+        if options.full_refresh:
+            how["refresh"] = "drop_sources"
         while True:
-            info = pipeline.run(
-                source,
-                refresh="drop_sources" if options.full_refresh else None,
-                loader_file_format="parquet" if "parquet" in takes else None,
-            )
-            options.full_refresh = False
-            if info.loads_ids:
-                rows.update(pipeline.last_trace.last_normalize_info.row_counts)
+            info = pipeline.run(source, **how)
+            how.pop("refresh", None)
+            trace = pipeline.last_trace
+            if info.loads_ids and trace and trace.last_normalize_info:
+                rows.update(trace.last_normalize_info.row_counts)
             if jobs.custom_metrics["is_complete"]:
                 break
     add_results_table(pipeline)

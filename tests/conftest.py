@@ -44,7 +44,7 @@ class Warehouse:
         self.path = folder / "warehouse.duckdb"
         self.pipeline = dlt.pipeline(
             "test",
-            pipelines_dir=pipelines_dir,
+            pipelines_dir=pipelines_dir or str(folder / "pipelines"),
             destination=dlt.destinations.duckdb(str(self.path)),
             dataset_name="data",
         )

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,7 @@ def test_full_refresh_starts_over(serve: Serve) -> None:
 
 
 def test_datasets_and_files_do_not_share_a_cursor(serve: Serve, tmp_path: Path) -> None:
-    """The state is the destination's: another dataset or file, or a deleted one, is loaded whole."""
+    """The state is the destination's: another dataset, or a deleted file, is loaded whole."""
     api = serve(DemoAccount(150))
     load_from(api)
     load_from(api, "--dataset", "other")
@@ -248,7 +249,7 @@ def test_chunks_are_loads_of_their_own_and_cost_nothing(serve: Serve) -> None:
         " GROUP BY _dlt_load_id ORDER BY 1"
     )
     assert len(ends) == 4
-    assert all(before[1] <= after[0] for before, after in zip(ends, ends[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in pairwise(ends))
     assert content() == listed(api.account)
     assert "1,500 new" in done.stdout
     assert load_from(api, "--chunk-pages", "0", "--full-refresh").returncode == 0
@@ -279,7 +280,7 @@ def test_the_key_is_nowhere(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_a_pending_load_is_finished_first(serve: Serve, tmp_path: Path) -> None:
-    """A load that could not be written is finished by the next run, which then does its own work."""
+    """A load that could not be written is finished by the next run, which then does its own."""
     api = serve(DemoAccount(150))
     load_from(api)
     late = api.account.create()

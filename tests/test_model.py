@@ -4,7 +4,6 @@ One machine, two warehouses: a dictionary, for many examples, and DuckDB through
 over HTTP. MODEL_EXAMPLES and WAREHOUSE_EXAMPLES set how many lives are tried.
 """
 
-import json
 import os
 from contextlib import ExitStack
 from datetime import datetime, timedelta
@@ -13,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pytest
 from conftest import Warehouse
 from dlt.common.json import json as dlt_json
 from hypothesis import HealthCheck, settings
@@ -33,7 +31,7 @@ from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, newest_first
 from convertly_source.jobs import Memory, Run, new_memory
 from convertly_source.listing import Listing
 from convertly_source.pages import BEGINNING, END
-from convertly_source.results import job_record, row
+from convertly_source.results import fingerprint, job_record, row
 
 GAPS = [timedelta(seconds=seconds) for seconds in (0, 0, 0, 1, 60, 400, 10**6)]
 RUNS = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
@@ -173,7 +171,7 @@ class Life(RuleBasedStateMachine):
             self.account.create(gap)
 
     @rule(age=st.integers(0, 290), is_final=st.booleans())
-    def become_visible_late(self, age: int, is_final: bool) -> None:
+    def become_visible_late(self, *, age: int, is_final: bool) -> None:
         late = self.account.create(timedelta(seconds=-age))
         self.account.create(timedelta(seconds=age))
         if is_final:
@@ -199,7 +197,11 @@ class Life(RuleBasedStateMachine):
 
     @rule(field=st.sampled_from(["id", "created_at"]), gap=st.sampled_from(GAPS))
     def create_unusable(self, field: str, gap: timedelta) -> None:
-        self.account.create(gap)[field] = "yesterday" if field == "created_at" else None
+        job = self.account.create(gap, error_message=f"unusable {len(self.account.jobs)}")
+        if field == "id" or self.api.order is in_no_order:  # with few ages it may look sorted
+            job["id"] = None
+        else:
+            job["created_at"] = "yesterday"
 
     # Runs.
 
@@ -269,8 +271,8 @@ class Life(RuleBasedStateMachine):
         assert set(content) - set(usable) <= self.gone
         assert len(set(self.shelf.removed)) == len(self.shelf.removed)
         assert set(self.shelf.removed) <= self.gone
-        unusable = [json.dumps(job) for job in self.account.jobs if not row(job).is_usable]
-        assert len(self.shelf.rejected) >= len(set(unusable))
+        unusable = {fingerprint(job) for job in self.account.jobs if not row(job).is_usable}
+        assert unusable <= set(self.shelf.rejected)
 
     def expected(self, jobs: dict[str, Job]) -> dict[str, Any]:
         return {key: job_record(row(job), str) for key, job in jobs.items()}
