@@ -27,7 +27,7 @@ class Front:
         self.is_crowded = False  # the last page had no younger job than those of `age`
         self._until = until
         self._handed: set[object] = set()
-        self._ageless: set[int] = set()
+        self._ageless: set[object] = set()
         self._changes = -1
         self.look_again()
 
@@ -54,8 +54,8 @@ class Front:
                 alike[fingerprint(row.job)] += 1
                 key = fingerprint(row.job), alike[fingerprint(row.job)]
             if age is None:
-                batch += [row] * (place not in self._ageless)
-                self._ageless.add(place)
+                batch += [row] * (key not in self._ageless)
+                self._ageless.add(key)
             elif age > self.age:
                 younger.setdefault(key, (age, row))
             elif age == self.age:
