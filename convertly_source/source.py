@@ -80,9 +80,13 @@ def convertly_source(
             "There is no API key.",
             "Set CONVERTLY_API_KEY to a key of your Convertly dashboard, or try --demo.",
         )
-    _check("status", status, status in (None, *OPEN_STATUSES, *FINAL_STATUSES))
-    _check("page_size", page_size, SMALLEST_PAGE <= page_size <= LARGEST_PAGE)
-    _check("max_connections", max_connections, max_connections >= 1)
+    for name, value, is_good in (
+        ("status", status, status in (None, *OPEN_STATUSES, *FINAL_STATUSES)),
+        ("page_size", page_size, SMALLEST_PAGE <= page_size <= LARGEST_PAGE),
+        ("max_connections", max_connections, max_connections >= 1),
+    ):
+        if not is_good:
+            raise _bad(name, value)
     start, end = _window(start_date, end_date)
     schema = dlt.current.source_schema()
     # A text that looks like a time would make a column that refuses the next text.
@@ -159,11 +163,8 @@ def _jobs(
     return jobs
 
 
-def _check(name: str, value: object, is_good: bool) -> None:  # noqa: FBT001
-    if not is_good:
-        raise SettingsError(
-            f"{name} can't be {value!r}.", f"Correct {name}; --help has the values."
-        )
+def _bad(name: str, value: object) -> SettingsError:
+    return SettingsError(f"{name} can't be {value!r}.", f"Correct {name}; --help has the values.")
 
 
 def _window(start: Moment | None, end: Moment | None) -> tuple[datetime | None, datetime | None]:
@@ -171,16 +172,16 @@ def _window(start: Moment | None, end: Moment | None) -> tuple[datetime | None, 
     since, until = _moment("start_date", start), _moment("end_date", end)
     if until:
         since = since or datetime(1970, 1, 1, tzinfo=timezone.utc)
-        _check("end_date", end, since < until)
+        if since >= until:
+            raise _bad("end_date", end)
     return since, until
 
 
 def _moment(name: str, value: Moment | None) -> datetime | None:
     try:
         return None if value is None else ensure_datetime_in_tz(value, timezone.utc)
-    except (ValueError, OverflowError, TypeError):
-        _check(name, value, is_good=False)
-        raise
+    except (ValueError, OverflowError, TypeError) as error:
+        raise _bad(name, value) from error
 
 
 def _place(window: object, memory: Any) -> object:

@@ -179,7 +179,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(number=st.integers(0), what=st.sampled_from(["progress", "finish", "fail", "queue"]))
     def change(self, number: int, what: str) -> None:
-        if unfinished := [job for job in self.account.unfinished() if row(job).created_at]:
+        if unfinished := [job for job in self.account.unfinished() if row(job).is_usable]:
             job = unfinished[number % len(unfinished)]
             if what == "queue":
                 job["status"] = "queued"  # a status that is not documented

@@ -1,0 +1,129 @@
+"""The source as other code uses it: its name, its settings, its errors, outside a pipeline too."""
+
+import inspect
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import dlt
+import pytest
+from conftest import Warehouse
+from dlt.common.configuration.container import Container
+from dlt.common.pipeline import PipelineContext
+from lists import in_no_order
+
+import convertly_source
+from convertly_source.client import Job
+from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, newest_first
+from convertly_source.errors import SettingsError
+
+Serve = Callable[..., DemoAPI]
+source: Any = convertly_source.convertly_source
+
+
+def test_the_public_interface() -> None:
+    """One name is public; its arguments and their defaults are what users depend on."""
+    assert convertly_source.__all__ == ["convertly_source"]
+    parameters = inspect.signature(source).parameters
+    assert {name: parameter.default for name, parameter in parameters.items()} == {
+        "api_key": dlt.secrets.value,
+        "base_url": "https://convertly.sh",
+        "auth_method": "bearer",
+        "status": None,
+        "start_date": None,
+        "end_date": None,
+        "page_size": 100,
+        "max_connections": 4,
+        "keep_signed_urls": False,
+    }
+    made = source(DEMO_KEY)
+    assert (made.name, made.section, list(made.resources)) == ("convertly", "convertly", ["jobs"])
+
+
+def test_the_window_becomes_the_incremental_of_the_resource() -> None:
+    """start_date and end_date are the resource's initial_value and end_value, UTC if naive."""
+    made = source(DEMO_KEY, start_date="2026-05-01", end_date=datetime(2026, 6, 1))  # noqa: DTZ001
+    jobs = made.resources["jobs"]
+    bound = inspect.signature(jobs._pipe.gen).parameters["created_at"].default
+    assert bound.cursor_path == "created_at"
+    assert bound.initial_value == datetime.fromisoformat("2026-05-01T00:00:00+00:00")
+    assert bound.end_value == datetime.fromisoformat("2026-06-01T00:00:00+00:00")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("status", "done"),
+        ("page_size", 1),
+        ("page_size", 101),
+        ("max_connections", 0),
+        ("auth_method", "basic"),
+        ("start_date", "soon"),
+        ("end_date", "2026-13-01"),
+    ],
+)
+def test_a_setting_that_can_not_be_is_refused(name: str, value: Any) -> None:
+    """A wrong setting is named, with its value."""
+    with pytest.raises(SettingsError, match=f"{name} .*{value}"):
+        source(DEMO_KEY, **{name: value})
+
+
+def test_an_empty_window_is_refused() -> None:
+    """A window must end after it starts."""
+    with pytest.raises(SettingsError, match="end_date"):
+        source(DEMO_KEY, start_date=date(2026, 5, 2), end_date=date(2026, 5, 2))
+
+
+def test_without_a_key_there_is_a_way_on() -> None:
+    """Without a key the error names the variable, and the demo."""
+    with pytest.raises(SettingsError, match="no API key") as caught:
+        source()
+    assert "CONVERTLY_API_KEY" in caught.value.remedy
+    assert "--demo" in caught.value.remedy
+
+
+@pytest.mark.parametrize("auth_method", ["bearer", "x-api-key"])
+def test_the_source_is_read_without_a_pipeline(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, auth_method: str
+) -> None:
+    """The vendor's variables are read, and the jobs come as plain records, with either header."""
+    api = serve(DemoAccount(30))
+    monkeypatch.setenv("CONVERTLY_API_KEY", DEMO_KEY)
+    monkeypatch.setenv("CONVERTLY_BASE_URL", api.url)
+    Container()[PipelineContext].deactivate()
+    records = list(source(auth_method=auth_method))
+    assert [record["id"] for record in records] == [job["id"] for job in api.account.jobs]
+
+
+def test_a_status_list_without_order_is_read(warehouse: Warehouse, serve: Serve) -> None:
+    """When only the lists of open jobs have no order, open jobs are still found in them."""
+
+    def order(jobs: list[Job]) -> list[Job]:
+        is_status_list = {job["status"] for job in jobs} == {"processing"}
+        return in_no_order(jobs) if is_status_list else newest_first(jobs)
+
+    account = DemoAccount(0)
+    for _ in range(12):
+        account.progress(account.create())
+    for _ in range(30):
+        account.finish(account.create(timedelta(hours=1)))
+    api = serve(DemoAPI(account, order=order))
+    warehouse.load(api, page_size=5)
+    for job in account.unfinished():
+        account.progress(job)
+    warehouse.load(api, page_size=5)
+    progress = warehouse.query("SELECT DISTINCT progress FROM jobs WHERE status = 'processing'")
+    assert progress == [(75,)]
+
+
+def test_a_job_that_the_status_left_out_vanishes_unseen(warehouse: Warehouse, serve: Serve) -> None:
+    """With a status, a job that was never loaded is not recorded as removed."""
+    account = DemoAccount(0)
+    waiting = account.create()
+    account.progress(account.create())
+    api = serve(account)
+    warehouse.load(api, status="processing")
+    account.cancel(waiting)
+    warehouse.load(api, status="processing")
+    assert not warehouse.rows("removed_jobs", "id")
+    assert len(warehouse.rows("jobs", "id")) == 1
