@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import Warehouse
+from dlt.pipeline.exceptions import PipelineStepFailed
 from hypothesis import given
 from hypothesis import strategies as st
 from lists import in_no_order, restless
@@ -91,6 +92,20 @@ def test_a_longer_list_does_not_follow() -> None:
     assert after.follows(before, DEMO_START + timedelta(minutes=3))
     assert not page(rows, 3, 4, total=11).follows(before, DEMO_START + timedelta(minutes=3))
     assert not page(rows, 2, 4).follows(before, DEMO_START + timedelta(minutes=3))
+
+
+def test_an_end_that_runs_away_is_given_up(warehouse: Warehouse, serve: Serve) -> None:
+    """A list that grows by pages between two requests is an error, after a bounded number."""
+    api = serve(DemoAccount(50))
+
+    def grow(account: DemoAccount) -> None:
+        for _ in range(20):
+            account.create()
+
+    api.before_answer = grow
+    with pytest.raises(PipelineStepFailed, match="different ones could be read"):
+        warehouse.load(api, page_size=10)
+    assert len(api.requests) < 40
 
 
 # Failures that the model of the account found.

@@ -95,12 +95,23 @@ def test_the_source_is_read_without_a_pipeline(
     assert [record["id"] for record in records] == [job["id"] for job in api.account.jobs]
 
 
-def test_a_status_list_without_order_is_read(warehouse: Warehouse, serve: Serve) -> None:
+def end_swapped(jobs: list[Job]) -> list[Job]:
+    """List the newest first, but for two of the oldest."""
+    ordered = newest_first(jobs)
+    ordered[-2], ordered[-4] = ordered[-4], ordered[-2]
+    return ordered
+
+
+@pytest.mark.parametrize("other", [in_no_order, end_swapped])
+def test_a_status_list_without_order_is_read(
+    warehouse: Warehouse, serve: Serve, other: Any
+) -> None:
     """When only the lists of open jobs have no order, open jobs are still found in them."""
 
     def order(jobs: list[Job]) -> list[Job]:
         is_status_list = {job["status"] for job in jobs} == {"processing"}
-        return in_no_order(jobs) if is_status_list else newest_first(jobs)
+        ordered: list[Job] = other(jobs) if is_status_list else newest_first(jobs)
+        return ordered
 
     account = DemoAccount(0)
     for _ in range(12):
