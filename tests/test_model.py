@@ -298,7 +298,7 @@ def test_duckdb_equals_the_account() -> None:
 
 def test_the_shelf_equals_the_account() -> None:
     """After each run at rest, the dictionary holds the account, whatever happened before."""
-    examples = int(os.environ.get("MODEL_EXAMPLES", "60"))
+    examples = int(os.environ.get("MODEL_EXAMPLES", "40"))
     run_state_machine_as_test(
         Life, settings=settings(RUNS, max_examples=examples, stateful_step_count=30)
     )
