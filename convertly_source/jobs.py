@@ -95,10 +95,10 @@ class Run:
             pages = self.listing.search(age)
             for page in pages:
                 yield from self._take(self._awaited(page.rows))
-            if not pages[-1].shows(age):
+            last = pages[-1]
+            if not last.shows(age):
                 for rows in self.listing.read(age, age):
                     yield from self._take(self._awaited(rows))
-            last = pages[-1]
             yield self._gone(
                 key for key, at in self._missing.items() if at == age or last.shows(at)
             )

@@ -51,8 +51,9 @@ class Front:
         for place, (age, row) in enumerate(listed, page.rank):
             key: object = row.id
             if not key:
-                alike[fingerprint(row.job)] += 1
-                key = fingerprint(row.job), alike[fingerprint(row.job)]
+                content = fingerprint(row.job)
+                alike[content] += 1
+                key = content, alike[content]
             if age is None:
                 batch += [row] * (key not in self._ageless)
                 self._ageless.add(key)
