@@ -1,190 +1,179 @@
-"""The pages of a list of jobs, by rank, whichever way the API sorts it.
+"""The pages of the list of jobs, by rank, whichever way the API sorts it.
 
 A page's rank is the number of jobs in the list that are younger than its youngest.
 """
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from itertools import pairwise
+from typing import NamedTuple
 
 from convertly_source.client import REPORT, Answer, JobsClient
 from convertly_source.errors import ResponseError
-from convertly_source.results import Row, row
+from convertly_source.results import Row, fingerprint, row
 
 BEGINNING = datetime.min.replace(tzinfo=timezone.utc)
 END = datetime.max.replace(tzinfo=timezone.utc)
 SMALLEST_PAGE = 2  # pages overlap
-SURE_OVERLAP = 2  # the youngest job read and the one before it, which is older
-SURE_TOTAL = 19_000  # in longer lists the second one would cost more than three requests in all
+SURE_TOTAL = 19_000  # in longer lists an overlap of two would cost more than three requests in all
 
 
 class DisorderError(Exception):
     """The list is not sorted by `created_at`: there is no age to go by."""
 
 
-@dataclass(frozen=True)
-class Page:
-    """Jobs that stand together in the list, oldest first, with their ages and their place."""
+class Listed(NamedTuple):
+    """A job as it stands in the list."""
 
-    rows: list[Row]
-    ages: list[datetime | None]  # None where unknown; else, in a list without order, all the same
+    age: datetime  # if unknown, that of its older neighbour; without an order, BEGINNING for all
+    key: str  # its id, or its content and a number
+    row: Row
+
+
+class Page(NamedTuple):
+    """Jobs that stand together in the list, oldest first, and where."""
+
+    jobs: list[Listed]
     rank: int
     total: int
-    is_short: bool = False  # fewer jobs came than were asked for and are there
-
-    @property
-    def oldest(self) -> datetime | None:
-        """The age of the oldest job, of those whose age is known."""
-        return next(filter(None, self.ages), None)
-
-    @property
-    def youngest(self) -> datetime | None:
-        """The age of the youngest job, of those whose age is known."""
-        return next(filter(None, reversed(self.ages)), None)
 
     @property
     def end(self) -> int:
         """The rank after that of the oldest job."""
-        return self.rank + len(self.rows)
+        return self.rank + len(self.jobs)
+
+    @property
+    def oldest(self) -> datetime:
+        """The first age that is known."""
+        return next((job.age for job in self.jobs if job.age > BEGINNING), END)
+
+    @property
+    def youngest(self) -> datetime:
+        """The age of the last job."""
+        return self.jobs[-1].age if self.jobs else BEGINNING
 
     def begins_before(self, age: datetime) -> bool:
         """Whether every job of that age or younger stands on this page or after it."""
-        return self.end >= self.total or (self.oldest or END) < age
+        return self.end >= self.total or self.oldest < age
 
-    def shows(self, age: datetime) -> bool:
-        """Whether every job of that age stands on this page."""
-        return self.begins_before(age) and (self.rank == 0 or (self.youngest or BEGINNING) > age)
-
-    def follows(self, page: "Page", age: datetime) -> bool:
-        """Whether this page seems to stand right after `page`, whose youngest job has that age.
-
-        The list is as long as it was, and where the pages overlap stands a job of that age at
-        most, or the very same. Only seems: while one job was created and another one vanished,
-        two jobs of one age may have changed places.
-        """
-        overlap = self.end - 1 - page.rank
-        touches = (self.oldest or END) <= age or self.rows[overlap:][:1] == page.rows[-1:]
-        return self.total == page.total and overlap >= 0 and touches
+    def places(self, age: datetime) -> int:
+        """Count the places that jobs of that age take."""
+        return sum(job.age == age for job in self.jobs)
 
 
 class Pages:
-    """The pages of a list, from the newest (`first`, as it was at the start) to the oldest."""
+    """The pages of the list, from the newest (`first`, as it was at the start) to the oldest."""
 
-    def __init__(
-        self, client: JobsClient, page_size: int, max_connections: int, status: str | None = None
-    ) -> None:
-        self.size, self.overlap = page_size, 1
-        self.total = self.end = 0  # jobs that there are said to be, and that pages have reached
-        self.changes = 0  # times that the list was seen to have another length
-        self.is_ordered = self._is_newest_first = True
-        self._client, self._status = client, status
+    def __init__(self, client: JobsClient, page_size: int, max_connections: int) -> None:
+        self.size, self.is_ordered = max(SMALLEST_PAGE, page_size), True
+        self._is_newest_first, self._reach = True, 0
+        self._client, self._max_ahead = client, max_connections
         self._threads = ThreadPoolExecutor(max_connections)
-        self._ahead: deque[tuple[int, Future[Page]]] = deque()
-        self._ahead_now, self._max_ahead = 1, max_connections
         self.first = self._newest()
-        if self.total < SURE_TOTAL:
-            self.overlap = min(SURE_OVERLAP, self.size - 1)
+        self._overlap = 2 if self.total < SURE_TOTAL else 1
+        self._noted(self.first)
+
+    @property
+    def overlap(self) -> int:
+        """How many jobs a page has that stand on the one before it."""
+        return min(self._overlap, self.size - 1)
 
     def at(self, rank: int) -> Page:
         """Fetch the page of that rank."""
         return self._noted(self._fetch(rank))
 
-    def after(self, page: Page) -> Page:
-        """Fetch the page that is younger by all but the overlap, and have more fetched ahead."""
-        if self._ahead and self._ahead[0][0] != self._rank_after(page.rank):
-            self._drop_ahead()
-        rank = self._ahead[-1][0] if self._ahead else page.rank
-        while rank and len(self._ahead) < self._ahead_now:
-            rank = self._rank_after(rank)
-            self._ahead.append((rank, self._threads.submit(self._fetch, rank)))
-        self._ahead_now = min(self._ahead_now + 1, self._max_ahead)
-        return self._noted(self._ahead.popleft()[1].result())
+    def after(self, page: Page) -> Iterator[Page]:
+        """Fetch the pages that follow, towards the newest: some ahead, one more each time."""
+        rank, most, ahead = page.rank, 1, deque[Future[Page]]()
+        while rank > 0 or ahead:
+            while rank > 0 and len(ahead) < most:
+                rank = max(0, rank + self.overlap - self.size)
+                ahead.append(self._threads.submit(self._fetch, rank))
+            most = min(most + 1, self._max_ahead)
+            yield self._noted(ahead.popleft().result())
 
-    def overlap_more(self) -> None:
-        """Let pages join although the list moves."""
-        self.overlap = max(1, min(self.size // 10 + 1, self.size - 1))
+    def in_status(self, status: str) -> Iterator[list[Row]]:
+        """Hand over the jobs in one status, page by page; while they move, one may be missed."""
+        offset, total = 0, -1
+        while offset != total:
+            answer = self._client.page(offset, self.size, status)
+            total = answer.total if total < 0 else total
+            yield [row(job) for job in answer.jobs]
+            offset = min(total, offset + len(answer.jobs)) if answer.jobs else total
 
     def without_order(self) -> None:
         """Go on without ages: from now on every job counts as being as old as every other."""
         self.is_ordered, self._is_newest_first = False, True
-        self._drop_ahead()
 
-    def contradiction(self, count: int) -> ResponseError:
-        """Say that the list does not hold what it says."""
+    def contradiction(self, count: int | None = None) -> ResponseError:
+        """Say that the list does not hold what it says, but `count` jobs or those on its pages."""
         return ResponseError(
-            f"The API says {self.total} jobs, but only {count} different ones could be read.",
+            f"The API says {self.total} jobs, but only "
+            f"{self._reach if count is None else count} different ones could be read.",
             REPORT,
         )
 
     def _newest(self) -> Page:
         """Fetch the newest page, and find out on the way how the list is sorted."""
-        answer = self._client.page(0, self.size, self._status)
-        self.end = came = len(answer.jobs)
-        self._shrink(came, answer.total)
+        answer = self._client.page(0, self.size)
+        self.total, came = answer.total, len(answer.jobs)
+        if came < self.total:  # the server may give less than it is asked for
+            self.size = max(SMALLEST_PAGE, min(self.size, came))
         ages = _ages(answer)
-        if len(set(ages)) == 1 and came < answer.total:  # one age shows no direction
-            ages += _ages(self._client.page(answer.total - came, self.size, self._status))
+        if len(set(ages)) == 1 and came < self.total:  # one age shows no direction
+            ages += _ages(self._client.page(self.total - came, self.size))
         self._is_newest_first = ages[:1] >= ages[-1:]
         try:
-            first = self._page(answer)
-            return first if self._is_newest_first else self._fetch(0)
+            page = self._page(answer)
+            return page if page.rank == 0 else self._fetch(0)
         except DisorderError:
             self.without_order()
             return self._page(answer)
-
-    def _rank_after(self, rank: int) -> int:
-        return max(0, rank + self.overlap - self.size)
-
-    def _drop_ahead(self) -> None:
-        for _, future in self._ahead:
-            future.cancel()
-        self._ahead.clear()
-        self._ahead_now = 1
 
     def _fetch(self, rank: int) -> Page:
         offset, limit = rank, self.size
         if not self._is_newest_first:
             limit = max(1, min(limit, self.total - rank))
             offset = max(0, self.total - rank - limit)
-        return self._page(self._client.page(offset, limit, self._status), limit)
+        return self._page(self._client.page(offset, limit))
 
-    def _page(self, answer: Answer, limit: int = 0) -> Page:
-        rows = [row(job) for job in answer.jobs]
-        rank = answer.offset
+    def _page(self, answer: Answer) -> Page:
+        rows, rank = [row(job) for job in answer.jobs], answer.offset
         if self._is_newest_first:
             rows.reverse()
         else:
             rank = answer.total - answer.offset - len(rows)
-        if len(rows) >= answer.total:  # the whole list: no need of an order
-            rows.sort(key=lambda row: row.created_at or BEGINNING)
-        ages = [
-            (row.created_at if self.is_ordered else BEGINNING) if row.created_at else None
-            for row in rows
-        ]
-        if any(older > younger for older, younger in pairwise(filter(None, ages))):
+        is_whole = len(rows) >= answer.total
+        if is_whole:  # no need of an order
+            rows.sort(key=lambda row: row.created_at or END)
+        known = [row.created_at for row in rows if row.created_at]
+        if self.is_ordered and (known != sorted(known) or not (known or is_whole)):
             raise DisorderError
-        is_short = len(rows) < min(limit, answer.total - answer.offset)
-        return Page(rows, ages, rank, answer.total, is_short)
+        age = BEGINNING if known or not self.is_ordered else END
+        jobs, alike = list[Listed](), Counter[str]()
+        for listed in rows:
+            if self.is_ordered:
+                age = listed.created_at or age
+            key = listed.id
+            if not key:
+                content = fingerprint(listed.job)
+                alike[content] += 1
+                key = f"{content} {alike[content]}"
+            jobs.append(Listed(age, key, listed))
+        return Page(jobs, rank, answer.total)
 
     def _noted(self, page: Page) -> Page:
         """Note what a page tells of the whole list."""
-        self.changes += page.total != self.total
-        self.total = page.total
-        self.end = max(self.end, page.end if page.rows else 0)
-        if page.is_short:
-            self._shrink(len(page.rows), page.total)
+        if page.jobs:
+            self._reach = max(self._reach, page.end)
+        if page.total != self.total:  # it moves: let pages join all the same
+            self.total, self._overlap = page.total, max(self._overlap, self.size // 10 + 1)
+        if len(page.jobs) < self.size and page.end < page.total:
+            if len(page.jobs) < SMALLEST_PAGE:
+                raise self.contradiction()
+            self.size = len(page.jobs)
         return page
-
-    def _shrink(self, came: int, total: int) -> None:
-        """Ask for no more than what comes: the server may give less than it is asked for."""
-        self.total = total
-        if came < min(self.size, total):
-            if came < SMALLEST_PAGE:
-                raise self.contradiction(self.end)
-            self.size, self.overlap = came, min(self.overlap, came - 1)
-            self._drop_ahead()
 
 
 def _ages(answer: Answer) -> list[datetime]:

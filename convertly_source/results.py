@@ -109,6 +109,16 @@ def rejected_record(row: Row) -> dict[str, Any]:
     }
 
 
+def removed_record(key: str, created_at: datetime, status: str) -> dict[str, Any]:
+    """Record an unfinished job that is no longer listed."""
+    return {
+        "id": key,
+        "created_at": created_at,
+        "last_status": status,
+        "noticed_at": datetime.now(timezone.utc),
+    }
+
+
 def job_record(
     row: Row, naming: Callable[[str], str], *, keep_signed_urls: bool = False
 ) -> dict[str, Any]:

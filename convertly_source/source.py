@@ -17,7 +17,7 @@ from convertly_source.client import JobsClient, host
 from convertly_source.errors import SettingsError
 from convertly_source.jobs import Memory, Run, new_memory
 from convertly_source.listing import Listing
-from convertly_source.pages import BEGINNING, END, SMALLEST_PAGE
+from convertly_source.pages import BEGINNING, END
 from convertly_source.results import (
     FINAL_STATUSES,
     JOB_COLUMNS,
@@ -62,7 +62,7 @@ def convertly_source(
         start_date: The oldest `created_at` to load, included. Without a time zone it is UTC.
         end_date: The `created_at` to load up to, not included. It makes the run a window: read
             again each time, apart from the cursor and the followed jobs of the other runs.
-        page_size: Jobs to ask for in a request, 2 to 100.
+        page_size: Jobs to ask for in a request, 1 to 100 (2 at least are: pages overlap).
         max_connections: Requests that may be under way at the same time.
         keep_signed_urls: Store links with their query strings, which are credentials.
 
@@ -82,7 +82,7 @@ def convertly_source(
         )
     for name, value, is_good in (
         ("status", status, status in (None, *OPEN_STATUSES, *FINAL_STATUSES)),
-        ("page_size", page_size, SMALLEST_PAGE <= page_size <= LARGEST_PAGE),
+        ("page_size", page_size, 1 <= page_size <= LARGEST_PAGE),
         ("max_connections", max_connections, max_connections >= 1),
     ):
         if not is_good:
@@ -93,12 +93,12 @@ def convertly_source(
     schema.remove_type_detection("iso_timestamp")
     naming = type(schema.naming)(LONGEST_NAME).normalize_identifier
     client = JobsClient(api_key, base_url, auth_method, max_connections)
-    new_run = partial(
-        Run,
-        partial(Listing, client, page_size, max_connections),
-        partial(job_record, naming=naming, keep_signed_urls=keep_signed_urls),
-        status,
-    )
+    record = partial(job_record, naming=naming, keep_signed_urls=keep_signed_urls)
+
+    def new_run(memory: Memory, window: tuple[datetime, datetime]) -> Run:
+        listing = Listing(client, page_size, max_connections)
+        return Run(listing, record, status, memory, window)
+
     created_at = dlt.sources.incremental[datetime]("created_at", initial_value=start, end_value=end)
     resource = dlt.resource(_jobs(new_run, created_at, status, host(base_url)), name="jobs")
     for table, columns, key in (

@@ -31,7 +31,7 @@ from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, newest_first
 from convertly_source.jobs import Memory, Run, new_memory
 from convertly_source.listing import Listing
 from convertly_source.pages import BEGINNING, END
-from convertly_source.results import fingerprint, job_record, row
+from convertly_source.results import FINAL_STATUSES, fingerprint, job_record, row
 
 GAPS = [timedelta(seconds=seconds) for seconds in (0, 0, 0, 1, 60, 400, 10**6)]
 RUNS = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
@@ -51,9 +51,8 @@ class Shelf:
         client = JobsClient(DEMO_KEY, api.url, max_connections=options["max_connections"])
         window = options.get("window", (BEGINNING, END))
         memory = new_memory() if "window" in options else self.memory
-        listing = partial(Listing, client, options["page_size"], options["max_connections"])
-        naming = str
-        run = Run(listing, partial(job_record, naming=naming), None, memory, window)
+        listing = Listing(client, options["page_size"], options["max_connections"])
+        run = Run(listing, partial(job_record, naming=str), None, memory, window)
         for number, batch in enumerate(run.batches, 1):
             for record in batch.rows:
                 if batch.table == "jobs":
@@ -207,7 +206,8 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def run(self) -> None:
-        followed = set(self.shelf.memory["open"])
+        known = self.shelf.memory["known"].items()
+        followed = {key for key, (_, status, _) in known if status not in FINAL_STATUSES}
         self.shelf.run(self.api, **self.options)
         self.check()
         assert followed & self.gone <= set(self.shelf.removed)

@@ -54,7 +54,7 @@ def test_the_window_becomes_the_incremental_of_the_resource() -> None:
     ("name", "value"),
     [
         ("status", "done"),
-        ("page_size", 1),
+        ("page_size", 0),
         ("page_size", 101),
         ("max_connections", 0),
         ("auth_method", "basic"),
