@@ -1,7 +1,9 @@
 """An account that lives in memory, and the jobs API that answers from it, on 127.0.0.1 only."""
 
 import json
-from collections.abc import Callable, Iterator
+import socket
+import struct
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from http import HTTPStatus
@@ -9,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from operator import itemgetter
 from random import Random
 from threading import Lock, Thread
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
@@ -90,11 +93,37 @@ def newest_first(jobs: list[Job]) -> list[Job]:
     return sorted(jobs, key=itemgetter("created_at"), reverse=True)
 
 
+class Reply(NamedTuple):
+    """What goes back over HTTP: text as it is, anything else as JSON; or a connection reset."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str] = MappingProxyType({})
+    is_reset: bool = False
+
+    def send(self, request: BaseHTTPRequestHandler) -> None:
+        """Send it."""
+        if self.is_reset:
+            hard = struct.pack("ii", 1, 0)  # closed without waiting for what was sent
+            request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, hard)
+            request.close_connection = True
+            request.connection.close()
+            return
+        content = (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
+        usual = {"Content-Type": "application/json", "Content-Length": str(len(content))}
+        request.send_response(self.status)
+        for name, value in (usual | dict(self.headers)).items():
+            request.send_header(name, value)
+        request.end_headers()
+        request.wfile.write(content)
+
+
 class DemoAPI:
     """`GET /api/jobs` over an account, computed from its state at each request.
 
     `order` sorts the list. `before_answer` is called with the account before each answer, one at
-    a time, so that it may live on between any two of them. `requests` has the queries so far.
+    a time, so that it may live on between any two of them. `fault` may give another reply for a
+    query than the right one. `requests` has the queries so far.
     """
 
     def __init__(
@@ -105,6 +134,7 @@ class DemoAPI:
     ) -> None:
         self.account, self.key, self.order = account, key, order
         self.before_answer: Callable[[DemoAccount], None] = lambda _: None
+        self.fault: Callable[[dict[str, str]], Reply | None] = lambda _: None
         self.requests: list[dict[str, str]] = []
         self.url = ""
         self._lock = Lock()
@@ -171,12 +201,8 @@ class DemoAPI:
             status, body = self.answer(query, bearer or request.headers.get("x-api-key", ""))
             if url.path != "/api/jobs":
                 status, body = HTTPStatus.NOT_FOUND, {"error": "Not found."}
-            content = json.dumps(body).encode()
-        request.send_response(status)
-        request.send_header("Content-Type", "application/json")
-        request.send_header("Content-Length", str(len(content)))
-        request.end_headers()
-        request.wfile.write(content)
+            reply = Reply(status, json.dumps(body))
+        (self.fault(query) or reply).send(request)
 
 
 def _results(random: Random, count: int) -> Any:

@@ -10,9 +10,12 @@ ConvertlyError
 try the first again and give up on the others.
 """
 
+from collections.abc import Iterator
 from typing import ClassVar
 
+from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.exceptions import DltException, TerminalException, TransientException
+from dlt.destinations.exceptions import DestinationConnectionError
 
 
 class ConvertlyError(DltException):
@@ -47,3 +50,31 @@ class LimitError(ConvertlyError, TerminalException):
     """A quota or a plan limit stands in the way (402, 403, or 429 that does not pass)."""
 
     exit_code = 5
+
+
+def explained(error: BaseException) -> ConvertlyError | None:
+    """Find what a person can mend in an error, which dlt may have wrapped; None is for a report."""
+    chain = list(causes(error))
+    for cause in chain:
+        if isinstance(cause, ConvertlyError):
+            return cause
+        if isinstance(cause, ConfigurationException):
+            return SettingsError(_first_line(cause), "Correct the settings.")
+        if isinstance(cause, DestinationConnectionError):
+            return ConvertlyError(
+                f"The destination can't be used: {_first_line(chain[-1])}",
+                "Close what else holds the file, start the server, or correct the credentials; "
+                "then run again: what was read is kept.",
+            )
+    return None
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Walk from an error to what it came from: dlt wraps what a source raises."""
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

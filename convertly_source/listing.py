@@ -7,7 +7,7 @@ from functools import partial
 
 from convertly_source.client import JobsClient
 from convertly_source.front import Front
-from convertly_source.pages import BEGINNING, END, Page, Pages
+from convertly_source.pages import BEGINNING, END, Page, Pages, contradiction
 from convertly_source.results import Row
 
 PATIENCE = 30  # times that a place is looked for again without finding a new job there
@@ -41,7 +41,7 @@ class Listing(Pages):
             looked_at = dict[int, Page]()
             found = self._rank_of(age, max(0, rank), looked_at)
             page = looked_at.get(found) or self.at(found)
-        raise self.contradiction()
+        raise contradiction(self.total, self.reach)
 
     def read(self, since: datetime, until: datetime) -> Iterator[list[Row]]:
         """Hand over each job from `since` to `until` once, oldest first, and some younger ones.
@@ -67,14 +67,14 @@ class Listing(Pages):
             if joining is None or not front.joins(joining, is_long=self.overlap == 1):
                 patience -= 1
                 if not patience:
-                    raise self.contradiction(front.count)
+                    raise contradiction(self.total, front.count)
                 front.look_again()
                 rank = page.rank + page.places(front.age) + 1 - self.size
                 joining = self.search(front.age, rank)
                 following = self.after(joining)
             page = joining
         if is_full and page.rank <= 0 and front.count < page.total and self._is_at_rest():
-            raise self.contradiction(front.count)
+            raise contradiction(self.total, front.count)
 
     def _rank_of(self, age: datetime, rank: int, looked_at: dict[int, Page]) -> int:
         last = max(0, self.total - self.size + self.overlap - 1)  # it may have grown a little

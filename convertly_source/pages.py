@@ -5,9 +5,11 @@ A page's rank is the number of jobs in the list that are younger than its younge
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime, timezone
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+from dlt.common.runtime import signals
 
 from convertly_source.client import REPORT, Answer, JobsClient
 from convertly_source.errors import ResponseError
@@ -15,8 +17,12 @@ from convertly_source.results import Row, fingerprint, row
 
 BEGINNING = datetime.min.replace(tzinfo=timezone.utc)
 END = datetime.max.replace(tzinfo=timezone.utc)
+SECONDS_TO_CTRL_C = 0.5  # at most, from a Ctrl-C to the end of a wait
 SMALLEST_PAGE = 2  # pages overlap
 SURE_TOTAL = 19_000  # in longer lists an overlap of two would cost more than three requests in all
+
+
+T = TypeVar("T")
 
 
 class DisorderError(Exception):
@@ -67,10 +73,11 @@ class Pages:
 
     def __init__(self, client: JobsClient, page_size: int, max_connections: int) -> None:
         self.size, self.is_ordered = max(SMALLEST_PAGE, page_size), True
-        self._is_newest_first, self._reach = True, 0
+        self.is_newest_first = True
+        self.reach = 0  # the highest rank after a job
         self._client, self._max_ahead = client, max_connections
         self._threads = ThreadPoolExecutor(max_connections)
-        self.first = self._newest()
+        self.first = _result(self._threads.submit(self._newest))
         self._overlap = 2 if self.total < SURE_TOTAL else 1
         self._noted(self.first)
 
@@ -81,7 +88,7 @@ class Pages:
 
     def at(self, rank: int) -> Page:
         """Fetch the page of that rank."""
-        return self._noted(self._fetch(rank))
+        return self._noted(_result(self._threads.submit(self._fetch, rank)))
 
     def after(self, page: Page) -> Iterator[Page]:
         """Fetch the pages that follow, towards the newest: some ahead, one more each time."""
@@ -91,39 +98,29 @@ class Pages:
                 rank = max(0, rank + self.overlap - self.size)
                 ahead.append(self._threads.submit(self._fetch, rank))
             most = min(most + 1, self._max_ahead)
-            yield self._noted(ahead.popleft().result())
+            yield self._noted(_result(ahead.popleft()))
 
     def in_status(self, status: str) -> Iterator[list[Row]]:
         """Hand over the jobs in one status, page by page; while they move, one may be missed."""
         offset, total = 0, -1
         while offset != total:
-            answer = self._client.page(offset, self.size, status)
+            answer = _result(self._threads.submit(self._client.page, offset, self.size, status))
             total = answer.total if total < 0 else total
             yield [row(job) for job in answer.jobs]
             offset = min(total, offset + len(answer.jobs)) if answer.jobs else total
 
     def without_order(self) -> None:
         """Go on without ages: from now on every job counts as being as old as every other."""
-        self.is_ordered, self._is_newest_first = False, True
-
-    def contradiction(self, count: int | None = None) -> ResponseError:
-        """Say that the list does not hold what it says, but `count` jobs or those on its pages."""
-        return ResponseError(
-            f"The API says {self.total} jobs, but only "
-            f"{self._reach if count is None else count} different ones could be read.",
-            REPORT,
-        )
+        self.is_ordered, self.is_newest_first = False, True
 
     def _newest(self) -> Page:
         """Fetch the newest page, and find out on the way how the list is sorted."""
-        answer = self._client.page(0, self.size)
-        self.total, came = answer.total, len(answer.jobs)
-        if came < self.total:  # the server may give less than it is asked for
-            self.size = max(SMALLEST_PAGE, min(self.size, came))
+        answer = self._ask(0, self.size)
+        self.total = answer.total
         ages = _ages(answer)
-        if len(set(ages)) == 1 and came < self.total:  # one age shows no direction
-            ages += _ages(self._client.page(self.total - came, self.size))
-        self._is_newest_first = ages[:1] >= ages[-1:]
+        if len(set(ages)) == 1 and len(answer.jobs) < self.total:  # one age shows no direction
+            ages += _ages(self._ask(self.total - self.size, self.size))
+        self.is_newest_first = ages[:1] >= ages[-1:]
         try:
             page = self._page(answer)
             return page if page.rank == 0 else self._fetch(0)
@@ -133,14 +130,23 @@ class Pages:
 
     def _fetch(self, rank: int) -> Page:
         offset, limit = rank, self.size
-        if not self._is_newest_first:
+        if not self.is_newest_first:
             limit = max(1, min(limit, self.total - rank))
             offset = max(0, self.total - rank - limit)
-        return self._page(self._client.page(offset, limit))
+        return self._page(self._ask(offset, limit))
+
+    def _ask(self, offset: int, limit: int) -> Answer:
+        answer = self._client.page(offset, limit)
+        came = len(answer.jobs)
+        if came < min(limit, answer.total - offset):  # the server gives less than it is asked for
+            if came < SMALLEST_PAGE:
+                raise contradiction(answer.total, max(self.reach, came))
+            self.size = min(self.size, came)
+        return answer
 
     def _page(self, answer: Answer) -> Page:
         rows, rank = [row(job) for job in answer.jobs], answer.offset
-        if self._is_newest_first:
+        if self.is_newest_first:
             rows.reverse()
         else:
             rank = answer.total - answer.offset - len(rows)
@@ -166,14 +172,24 @@ class Pages:
     def _noted(self, page: Page) -> Page:
         """Note what a page tells of the whole list."""
         if page.jobs:
-            self._reach = max(self._reach, page.end)
+            self.reach = max(self.reach, page.end)
         if page.total != self.total:  # it moves: let pages join all the same
             self.total, self._overlap = page.total, max(self._overlap, self.size // 10 + 1)
-        if len(page.jobs) < self.size and page.end < page.total:
-            if len(page.jobs) < SMALLEST_PAGE:
-                raise self.contradiction()
-            self.size = len(page.jobs)
         return page
+
+
+def _result(future: Future[T]) -> T:
+    """Wait for a result. While dlt has a pipeline running, Ctrl-C only sets a mark."""
+    while not wait([future], SECONDS_TO_CTRL_C).done:
+        signals.raise_if_signalled()
+    return future.result()
+
+
+def contradiction(total: int, count: int) -> ResponseError:
+    """Say that the list does not hold what it says."""
+    return ResponseError(
+        f"The API says {total} jobs, but only {count} different ones could be read.", REPORT
+    )
 
 
 def _ages(answer: Answer) -> list[datetime]:

@@ -13,7 +13,7 @@ from dlt.common.time import ensure_datetime_in_tz
 from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 
-from convertly_source.client import JobsClient, host
+from convertly_source.client import JobsClient
 from convertly_source.errors import SettingsError
 from convertly_source.jobs import Memory, Run, new_memory
 from convertly_source.listing import Listing
@@ -46,6 +46,7 @@ def convertly_source(
     page_size: int = LARGEST_PAGE,
     max_connections: int = 4,
     keep_signed_urls: bool = False,  # noqa: FBT001, FBT002 - an argument of the public interface
+    requests_per_minute: float | None = None,
 ) -> DltResource:
     """Load the jobs of a Convertly account, as they are at the time of each run.
 
@@ -65,6 +66,8 @@ def convertly_source(
         page_size: Jobs to ask for in a request, 1 to 100 (2 at least are: pages overlap).
         max_connections: Requests that may be under way at the same time.
         keep_signed_urls: Store links with their query strings, which are credentials.
+        requests_per_minute: Ask no more often than that. By default, as fast as the API answers;
+            where it says that the limit of a minute is reached, the minute is waited for.
 
     Raises:
         SettingsError: A setting is missing or wrong. While it is read, the source raises this and
@@ -72,18 +75,11 @@ def convertly_source(
 
     Source: "List jobs" (`GET /api/jobs`) of the API reference.
     """
-    api_key = api_key or os.environ.get("CONVERTLY_API_KEY")
-    if base_url == BASE_URL:
-        base_url = os.environ.get("CONVERTLY_BASE_URL") or BASE_URL
-    if not api_key:
-        raise SettingsError(
-            "There is no API key.",
-            "Set CONVERTLY_API_KEY to a key of your Convertly dashboard, or try --demo.",
-        )
     for name, value, is_good in (
         ("status", status, status in (None, *OPEN_STATUSES, *FINAL_STATUSES)),
         ("page_size", page_size, 1 <= page_size <= LARGEST_PAGE),
         ("max_connections", max_connections, max_connections >= 1),
+        ("requests_per_minute", requests_per_minute, (requests_per_minute or 1) > 0),
     ):
         if not is_good:
             raise _bad(name, value)
@@ -92,7 +88,7 @@ def convertly_source(
     # A text that looks like a time would make a column that refuses the next text.
     schema.remove_type_detection("iso_timestamp")
     naming = type(schema.naming)(LONGEST_NAME).normalize_identifier
-    client = JobsClient(api_key, base_url, auth_method, max_connections)
+    client = connect(api_key, base_url, auth_method, max_connections, requests_per_minute)
     record = partial(job_record, naming=naming, keep_signed_urls=keep_signed_urls)
 
     def new_run(memory: Memory, window: tuple[datetime, datetime]) -> Run:
@@ -100,7 +96,7 @@ def convertly_source(
         return Run(listing, record, status, memory, window)
 
     created_at = dlt.sources.incremental[datetime]("created_at", initial_value=start, end_value=end)
-    resource = dlt.resource(_jobs(new_run, created_at, status, host(base_url)), name="jobs")
+    resource = dlt.resource(_jobs(new_run, created_at, status, client.host), name="jobs")
     for table, columns, key in (
         ("rejected_jobs", REJECTED_COLUMNS, "fingerprint"),
         ("removed_jobs", REMOVED_COLUMNS, "id"),
@@ -115,8 +111,30 @@ def convertly_source(
         )
     results = dlt.mark.make_nested_hints(columns=list(RESULT_COLUMNS.values()))
     resource.apply_hints(nested_hints={"results": results})
-    resource.custom_metrics["host"] = host(base_url)
+    resource.custom_metrics["host"] = client.host
     return resource
+
+
+def connect(
+    api_key: TSecretStrValue | None = dlt.secrets.value,
+    base_url: str = BASE_URL,
+    auth_method: Literal["bearer", "x-api-key"] = "bearer",
+    max_connections: int = 4,
+    requests_per_minute: float | None = None,
+) -> JobsClient:
+    """Make the client of `convertly_source()`, by the same settings.
+
+    Raises `SettingsError` when there is no key, or a setting can't be.
+    """
+    api_key = api_key or os.environ.get("CONVERTLY_API_KEY")
+    if base_url == BASE_URL:
+        base_url = os.environ.get("CONVERTLY_BASE_URL") or BASE_URL
+    if not api_key:
+        raise SettingsError(
+            "There is no API key.",
+            "Set CONVERTLY_API_KEY to a key of your Convertly dashboard, or try --demo.",
+        )
+    return JobsClient(api_key, base_url, auth_method, max_connections, requests_per_minute)
 
 
 def _jobs(

@@ -20,7 +20,6 @@ if not Path(".dlt").is_dir():  # settings come from the current folder, else fro
     os.environ.setdefault("DLT_LOCAL_DIR", str(Path.cwd()))
 
 import dlt
-from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.destination.exceptions import (
     DestinationUndefinedEntity,
     UnknownDestinationModule,
@@ -33,7 +32,7 @@ from tqdm import tqdm
 
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
-from convertly_source.errors import ConvertlyError, SettingsError
+from convertly_source.errors import SettingsError, causes, explained
 
 DEFAULTS = {
     "load.truncate_staging_dataset": True,  # leave no second copy of the load behind
@@ -64,7 +63,8 @@ CHILD_COLUMNS: dict[str, TColumnSchema] = {
         "row_key": True,
     },
 }
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+OTHER, INTERRUPTED = 1, -1  # exit codes; a process that is interrupted ends with OTHER
+DEMO_HOST = "127.0.0.1"
 
 
 class Progress(Collector):
@@ -126,8 +126,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def load(options: argparse.Namespace) -> None:
-    """Load the account and print what was done."""
+def load(options: argparse.Namespace, rows: Counter[str]) -> None:
+    """Load the account and print what was done; `rows` counts what is loaded, by table."""
     for name, value in DEFAULTS.items():
         if dlt.config.get(name) is None:
             dlt.config[name] = value
@@ -136,7 +136,7 @@ def load(options: argparse.Namespace) -> None:
         if options.chunk_pages:
             jobs.add_limit(options.chunk_pages)
         pipeline = prepare(options, host=jobs.custom_metrics["host"])
-        before, rows = 0 if options.full_refresh else count_jobs(pipeline), Counter[str]()
+        before = 0 if options.full_refresh else count_jobs(pipeline)
         takes = pipeline.destination.capabilities().supported_loader_file_formats or []
         how: dict[str, Any] = {"loader_file_format": "parquet"} if "parquet" in takes else {}
         if options.full_refresh:
@@ -189,7 +189,7 @@ def prepare(options: argparse.Namespace, host: str) -> dlt.Pipeline:
     sources: dict[str, Any] = pipeline.state.get("sources", {})
     loaded = sources.get("convertly", {}).get("resources", {}).get("jobs", {}).get("host", host)
     if loaded != host and not options.full_refresh:
-        if loaded not in LOCAL_HOSTS:
+        if loaded != DEMO_HOST:
             raise SettingsError(
                 f"{options.dataset} holds the account of {loaded}, not that of {host}.",
                 "Choose another --dataset, or drop what is there with --full-refresh.",
@@ -239,26 +239,25 @@ def account(options: argparse.Namespace) -> Iterator[DltSource]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and return the exit code; what a person can mend is said in two lines."""
+    rows = Counter[str]()
     try:
-        load(parse(arguments))
-    except Exception as error:
-        for cause in causes(error):
-            if isinstance(cause, ConvertlyError):
-                print(f"{cause}\n{cause.remedy}", file=sys.stderr)
-                return cause.exit_code
-            if isinstance(cause, ConfigurationException):
-                print(f"{str(cause).splitlines()[0]}\nCorrect the settings.", file=sys.stderr)
-                return SettingsError.exit_code
-        raise
+        load(parse(arguments), rows)
+    except (Exception, KeyboardInterrupt) as error:
+        if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):
+            loaded = f"Stopped. {rows['jobs']:,} jobs of this run are loaded."
+            print(f"{loaded}\nNothing is lost: the next run goes on from there.", file=sys.stderr)
+            return INTERRUPTED
+        known = explained(error)
+        if not known:
+            raise
+        print(f"{known}\n{known.remedy}", file=sys.stderr)
+        return known.exit_code
     return 0
 
 
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Walk from an error to what it came from: dlt wraps what a source raises."""
-    while error:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code == INTERRUPTED:  # requests under way would hold up the end until they time out
+        sys.stderr.flush()
+        os._exit(OTHER)
+    sys.exit(code)

@@ -100,7 +100,8 @@ class Shrinking(DemoAPI):
     def page(self, limit: int, offset: int, status: str | None) -> dict[str, Any]:
         """Answer with a wrong `total`."""
         body = super().page(limit, offset, status)
-        body["pagination"]["total"] -= min(len(self.requests), 20) - 1
+        said = body["pagination"]["total"] - min(len(self.requests), 20) + 1
+        body["pagination"]["total"] = max(0, said)
         return body
 
 

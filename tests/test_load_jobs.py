@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import duckdb
@@ -59,8 +60,12 @@ def listed(account: DemoAccount) -> list[tuple[Any, ...]]:
 
 
 def assert_refused(done: Done, code: int, *words: str) -> None:
-    """Check the exit code, and that a person sees two lines and no traceback."""
-    lines = [line for line in done.stderr.splitlines() if not line.endswith("jobs read")]
+    """Check the exit code, and that a person sees two lines and no traceback, after the log."""
+    lines = [
+        line
+        for line in done.stderr.splitlines()
+        if not line.endswith("jobs read") and "; trying again in " not in line
+    ]
     assert (done.returncode, len(lines)) == (code, 2), done.stderr
     assert all(word in done.stderr for word in words), done.stderr
 
@@ -87,18 +92,11 @@ def test_an_account_takes_the_place_of_the_demo(serve: Serve) -> None:
     """After a demo, the first run with a real host starts afresh, and a demo does not follow it."""
     load("--demo")
     api = serve(DemoAccount(120))
-    # The same server by a name that is not of this machine, through a proxy.
-    real = {"CONVERTLY_BASE_URL": "http://convertly.invalid", "http_proxy": api.url, "no_proxy": ""}
-
-    def answer_proxied(request: Any, handle: Any = api.handle) -> None:
-        request.path = request.path.removeprefix("http://convertly.invalid")
-        handle(request)
-
-    api.handle = answer_proxied  # type: ignore[method-assign]
+    real = {"CONVERTLY_BASE_URL": api.url.replace("127.0.0.1", "localhost")}
     done = load_from(api, **real)
     assert "The demo account makes way for yours." in done.stdout, done.stderr
     assert content() == listed(api.account)
-    assert_refused(load("--demo"), 2, "convertly.invalid", "--dataset", "--full-refresh")
+    assert_refused(load("--demo"), 2, "localhost", "--dataset", "--full-refresh")
     assert content() == listed(api.account)
     assert load("--demo", "--dataset", "demo").returncode == 0
 
@@ -154,10 +152,72 @@ def test_a_plan_limit_ends_with_5(serve: Serve) -> None:
 
 def test_any_other_error_ends_with_1(tmp_path: Path) -> None:
     """What nobody foresaw ends with 1 and a traceback."""
-    (tmp_path / "convertly.duckdb").write_text("not a database, but a text that is long enough")
-    done = load("--demo")
+    (tmp_path / "not-a-folder").touch()
+    done = load("--demo", DLT_DATA_DIR=str(tmp_path / "not-a-folder"))
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+def test_a_destination_that_can_not_be_used_ends_with_1(serve: Serve, tmp_path: Path) -> None:
+    """A file that is locked, or no database, is said in two lines, before the API is asked."""
+    api = serve(DemoAccount(30))
+    file = tmp_path / "convertly.duckdb"
+    with duckdb.connect(str(file)):
+        assert_refused(load_from(api), 1, "Could not set lock", "Close what else holds the file")
+    file.write_text("not a database, but a text that is long enough")
+    assert_refused(load_from(api), 1, "not a valid DuckDB database", "run again")
+    assert not api.requests
+
+
+def test_ctrl_c_says_what_is_loaded(serve: Serve) -> None:
+    """Interrupted while the API keeps it waiting, the script ends at once; the next one goes on."""
+    api = serve(DemoAccount(1500))
+    key = {"CONVERTLY_API_KEY": DEMO_KEY, "CONVERTLY_BASE_URL": api.url}
+    arguments = command("--chunk-pages", "3", **key)
+    process = subprocess.Popen(**arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    is_over = Event()
+
+    def keep_waiting(_: dict[str, str]) -> None:
+        if len(api.requests) == 12:  # the first chunks are loaded
+            process.send_signal(signal.SIGINT)
+        if len(api.requests) >= 12:
+            is_over.wait()
+
+    api.fault = keep_waiting
+    _, errors = process.communicate(timeout=50)  # a request would time out after 60 seconds
+    is_over.set()
+    api.fault = lambda _: None
+    loaded = len(content())
+    lines = [line for line in errors.splitlines() if not line.endswith("jobs read")]
+    assert lines == [
+        f"Stopped. {loaded:,} jobs of this run are loaded.",
+        "Nothing is lost: the next run goes on from there.",
+    ]
+    assert loaded > 0
+    assert process.returncode == 1
+    assert load_from(api).returncode == 0
+    assert content() == listed(api.account)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_ctrl_c_at_any_moment_loses_nothing(serve: Serve, seed: int) -> None:
+    """Interrupted in extract, normalize or load, again and again, nothing is lost or doubled."""
+    chance = random.Random(seed)
+    api = serve(DemoAccount(1500))
+    key = {"CONVERTLY_API_KEY": DEMO_KEY, "CONVERTLY_BASE_URL": api.url}
+    for _ in range(4):
+        process = subprocess.Popen(
+            **command("--chunk-pages", "3", **key), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            process.communicate(timeout=chance.uniform(2, 5))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=50)
+            assert process.returncode == 0 or "Stopped. " in errors, errors
+            assert "Traceback" not in errors
+    assert load_from(api).returncode == 0
+    assert content() == listed(api.account)
 
 
 def test_dlt_settings_win_over_the_vendors_names(serve: Serve) -> None:

@@ -10,12 +10,13 @@ import pytest
 from conftest import Warehouse
 from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
+from dlt.pipeline.exceptions import PipelineStepFailed
 from lists import in_no_order
 
 import convertly_source
 from convertly_source.client import Job
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, newest_first
-from convertly_source.errors import SettingsError
+from convertly_source.errors import SettingsError, explained
 
 Serve = Callable[..., DemoAPI]
 source: Any = convertly_source.convertly_source
@@ -35,6 +36,7 @@ def test_the_public_interface() -> None:
         "page_size": 100,
         "max_connections": 4,
         "keep_signed_urls": False,
+        "requests_per_minute": None,
     }
     made = source(DEMO_KEY)
     assert (made.name, made.section, list(made.resources)) == ("convertly", "convertly", ["jobs"])
@@ -57,6 +59,7 @@ def test_the_window_becomes_the_incremental_of_the_resource() -> None:
         ("page_size", 0),
         ("page_size", 101),
         ("max_connections", 0),
+        ("requests_per_minute", -1),
         ("auth_method", "basic"),
         ("start_date", "soon"),
         ("end_date", "2026-13-01"),
@@ -138,3 +141,16 @@ def test_a_job_that_the_status_left_out_vanishes_unseen(warehouse: Warehouse, se
     warehouse.load(api, status="processing")
     assert not warehouse.rows("removed_jobs", "id")
     assert len(warehouse.rows("jobs", "id")) == 1
+
+
+def test_a_destination_that_can_not_be_used_is_explained(
+    warehouse: Warehouse, serve: Serve
+) -> None:
+    """What dlt raises then is told as two lines: what happened, and what to do."""
+    warehouse.path.write_text("not a database, but a text that is long enough")
+    with pytest.raises(PipelineStepFailed) as caught:
+        warehouse.load(serve(DemoAccount(5)))
+    known = explained(caught.value)
+    assert known
+    assert "not a valid DuckDB database" in str(known)
+    assert "what was read is kept" in known.remedy
