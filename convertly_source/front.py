@@ -22,6 +22,7 @@ class Front:
         self.is_short = False  # the jobs of `age` must be looked for again
         self._handed = set[str]()
         self._is_crowded = False  # the last page had no younger job than those of `age`
+        self._is_suspect = False  # the last page had older jobs in new places
         self._total = -1
         self._begin_group(since)
 
@@ -46,6 +47,8 @@ class Front:
         same job, or one of that age: then the order may have changed.
         """
         place = page.end - 1 - self._last.rank
+        if page.total == self._total and self._is_older(page.jobs[max(0, place + 1) :]):
+            return False
         if page.begins_before(self.age):
             return True
         if not (self._is_crowded or is_long) or page.total != self._total or place < 0:
@@ -61,8 +64,6 @@ class Front:
             self._total = page.total
             self._count_again()
         new = page.jobs[max(0, page.end - self._last.rank) :]
-        if self._last.jobs and new and new[0].age < self.age:
-            raise DisorderError
         self._meet(page, new)
         self._last = page
         self._is_crowded = page.youngest <= self.age
@@ -78,6 +79,17 @@ class Front:
             self._last = page
         self._handed |= {key for key, job in fresh.items() if job.age == self.age}
         return batch
+
+    def _is_older(self, new: list[Listed]) -> bool:
+        """Whether there are older jobs in new places: twice in a row, the list is not sorted.
+
+        Once may be, as pages that are fetched ahead may be older than the one before them.
+        """
+        is_older = bool(new) and new[0].age < self.age
+        if is_older and self._is_suspect:
+            raise DisorderError
+        self._is_suspect = is_older
+        return is_older
 
     def _meet(self, page: Page, new: list[Listed]) -> None:
         """Count the jobs of `age` on a page, and the places that they take on its new part."""

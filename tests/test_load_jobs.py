@@ -15,7 +15,7 @@ import duckdb
 import pytest
 from lists import SaysTooMany
 
-from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
+from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply
 
 SCRIPT = Path(__file__).resolve().parents[1] / "pipelines" / "load_jobs.py"
 Serve = Callable[..., DemoAPI]
@@ -329,17 +329,29 @@ def test_a_window_in_chunks_comes_to_its_end(serve: Serve) -> None:
     assert "1,200 new" in done.stdout, done.stderr
 
 
-def test_the_key_is_nowhere(serve: Serve, tmp_path: Path) -> None:
-    """The key is in no output and no file, whether the run succeeds or fails."""
+@pytest.mark.parametrize("auth_method", ["bearer", "x-api-key"])
+def test_the_key_is_nowhere(serve: Serve, tmp_path: Path, auth_method: str) -> None:
+    """No key and no signed link is in an output or a file, however the run ends."""
     key = "cvly_a-key-that-is-a-secret"
     api = serve(DemoAPI(DemoAccount(150), key=key))
-    outputs = [load_from(api, CONVERTLY_API_KEY=key, RUNTIME__LOG_LEVEL="DEBUG")]
-    api.key = "cvly_another"
-    outputs += [load_from(api, CONVERTLY_API_KEY=key, RUNTIME__LOG_LEVEL="DEBUG")]
-    assert [done.returncode for done in outputs] == [0, 2]
+    job = api.account.create()
+    del job["id"]  # rejected, with a link
+    job["results"] = [
+        "https://files.convertly.sh/a.webp?token=1",
+        "data:text/plain;base64,aGVsbG8=",
+    ]
+    replies = [None, Reply(401, {"error": key}), Reply(418, key), Reply(503, {}), Reply(200, key)]
+    outputs = []
+    for reply in replies:
+        api.fault = lambda _, reply=reply: reply  # type: ignore[misc]
+        settings = {"RUNTIME__LOG_LEVEL": "DEBUG", "SOURCES__CONVERTLY__AUTH_METHOD": auth_method}
+        outputs.append(load_from(api, CONVERTLY_API_KEY=key, **settings))
+        api.account.finish(api.account.create())
+    assert [done.returncode for done in outputs] == [0, 2, 4, 3, 4]
     texts = [text.encode() for done in outputs for text in (done.stdout, done.stderr)]
     texts += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
-    assert not any(key.encode() in text for text in texts)
+    for secret in (key, "token=", "aGVsbG8", "H4sIAAAA"):
+        assert not any(secret.encode() in text for text in texts), secret
     assert any(b"convertly" in text for text in texts)
 
 
