@@ -30,6 +30,7 @@ from convertly_source.results import (
 
 BASE_URL = "https://convertly.sh"
 LARGEST_PAGE = 100
+TABLE_FORMATS = ("delta", "iceberg")
 LONGEST_NAME = 63  # dlt names files after columns that hold lists
 
 Moment = str | date | datetime
@@ -47,6 +48,7 @@ def convertly_source(
     max_connections: int = 4,
     keep_signed_urls: bool = False,  # noqa: FBT001, FBT002 - an argument of the public interface
     requests_per_minute: float | None = None,
+    table_format: Literal["delta", "iceberg"] | None = None,
 ) -> DltResource:
     """Load the jobs of a Convertly account, as they are at the time of each run.
 
@@ -68,6 +70,8 @@ def convertly_source(
         keep_signed_urls: Store links with their query strings, which are credentials.
         requests_per_minute: Ask no more often than that. By default, as fast as the API answers;
             where it says that the limit of a minute is reached, the minute is waited for.
+        table_format: `delta` or `iceberg`, for the destination `filesystem`: plain files can't be
+            merged into, so that each run would double its rows.
 
     Raises:
         SettingsError: A setting is missing or wrong. While it is read, the source raises this and
@@ -80,6 +84,7 @@ def convertly_source(
         ("page_size", page_size, 1 <= page_size <= LARGEST_PAGE),
         ("max_connections", max_connections, max_connections >= 1),
         ("requests_per_minute", requests_per_minute, (requests_per_minute or 1) > 0),
+        ("table_format", table_format, table_format in (None, *TABLE_FORMATS)),
     ):
         if not is_good:
             raise _bad(name, value)
@@ -96,7 +101,8 @@ def convertly_source(
         return Run(listing, record, status, memory, window)
 
     created_at = dlt.sources.incremental[datetime]("created_at", initial_value=start, end_value=end)
-    resource = dlt.resource(_jobs(new_run, created_at, status, client.host), name="jobs")
+    jobs = _jobs(new_run, created_at, status, client.host, can_merge=bool(table_format))
+    resource = dlt.resource(jobs, name="jobs")
     for table, columns, key in (
         ("rejected_jobs", REJECTED_COLUMNS, "fingerprint"),
         ("removed_jobs", REMOVED_COLUMNS, "id"),
@@ -107,6 +113,7 @@ def convertly_source(
             columns=columns,
             primary_key=key,
             write_disposition="merge",
+            table_format=table_format,
             create_table_variant=table is not None,
         )
     results = dlt.mark.make_nested_hints(columns=list(RESULT_COLUMNS.values()))
@@ -142,10 +149,17 @@ def _jobs(
     incremental: dlt.sources.incremental[datetime],
     status: str | None,
     account: str,
+    *,
+    can_merge: bool,
 ) -> Callable[..., Iterator[Any]]:
     stopped: dict[object, Run] = {}  # by add_limit, between two batches
 
     def jobs(created_at: dlt.sources.incremental[datetime] = incremental) -> Iterator[Any]:
+        if not can_merge and _is_filesystem():
+            raise SettingsError(
+                "Plain files can't be merged into: each run would double its rows.",
+                'Set table_format="delta" (or "iceberg"): --table-format, or an argument.',
+            )
         window = (created_at.initial_value or BEGINNING, created_at.end_value or END)
         state = dlt.current.resource_state()
         state["host"] = account  # two accounts in one dataset would spoil each other
@@ -210,3 +224,11 @@ def _place(window: object, memory: Any) -> object:
 def _show_progress(count: int, total: int) -> None:
     if Container()[PipelineContext].is_active():
         dlt.current.pipeline().collector.update("Jobs read", count, total)
+
+
+def _is_filesystem() -> bool:
+    """Whether a pipeline loads plain files: there dlt makes an append of a merge."""
+    if not Container()[PipelineContext].is_active():
+        return False
+    destination = dlt.current.pipeline().destination
+    return destination is not None and destination.destination_type.endswith(".filesystem")

@@ -118,11 +118,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--status", help="load only jobs that are pending, processing, completed or failed")
     add("--destination", default="duckdb", help="destination of dlt (default: %(default)s)")
     add("--dataset", default="convertly_data", help="dataset, a schema (default: %(default)s)")
+    add("--table-format", help="of --destination filesystem: delta (default) or iceberg")
     add("--full-refresh", action="store_true", help="drop tables and state, load all again")
     add("--chunk-pages", type=int, default=200, help="pages a load, 0: all (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.chunk_pages < 0:
         parser.error("--chunk-pages can't be negative")
+    if options.destination == "filesystem":
+        options.table_format = options.table_format or "delta"
+    elif options.table_format:
+        parser.error("--table-format is for --destination filesystem")
     return options
 
 
@@ -131,14 +136,18 @@ def load(options: argparse.Namespace, rows: Counter[str]) -> None:
     for name, value in DEFAULTS.items():
         if dlt.config.get(name) is None:
             dlt.config[name] = value
+    if options.table_format:  # dlt fails to empty a staging folder that is not there
+        dlt.config["load.truncate_staging_dataset"] = False
     with account(options) as source:
         jobs = source.resources["jobs"]
         if options.chunk_pages:
             jobs.add_limit(options.chunk_pages)
         pipeline = prepare(options, host=jobs.custom_metrics["host"])
-        before = 0 if options.full_refresh else count_jobs(pipeline)
+        is_counted = not (options.full_refresh or options.table_format)
+        before = count_jobs(pipeline) if is_counted else 0
         takes = pipeline.destination.capabilities().supported_loader_file_formats or []
-        how: dict[str, Any] = {"loader_file_format": "parquet"} if "parquet" in takes else {}
+        is_fast = "parquet" in takes and options.destination != "postgres"  # which needs a driver
+        how: dict[str, Any] = {"loader_file_format": "parquet"} if is_fast else {}
         if options.full_refresh:
             how["refresh"] = "drop_sources"
         while True:
@@ -149,13 +158,17 @@ def load(options: argparse.Namespace, rows: Counter[str]) -> None:
                 rows.update(trace.last_normalize_info.row_counts)
             if jobs.custom_metrics["is_complete"]:
                 break
-    add_results_table(pipeline)
-    new = count_jobs(pipeline) - before
+    if options.table_format:  # DuckDB would need an extension to count rows there
+        jobs_text, hint = f"{rows['jobs']:,} jobs", ""
+    else:
+        add_results_table(pipeline)
+        new = count_jobs(pipeline) - before
+        jobs_text = f"{rows['jobs']:,} jobs ({new:,} new, {rows['jobs'] - new:,} updated)"
+        hint = f" Try:\n  {HINT.format(pipeline.dataset_name)}"
     print(
-        f"Loaded {rows['jobs']:,} jobs ({new:,} new, {rows['jobs'] - new:,} updated) and "
-        f"{rows['jobs__results']:,} results; {rows['rejected_jobs']:,} rejected, "
-        f"{rows['removed_jobs']:,} removed.\n"
-        f"They are in {target(pipeline)}. Try:\n  {HINT.format(pipeline.dataset_name)}"
+        f"Loaded {jobs_text} and {rows['jobs__results']:,} results; "
+        f"{rows['rejected_jobs']:,} rejected, {rows['removed_jobs']:,} removed.\n"
+        f"They are in {target(pipeline)}.{hint}"
     )
 
 
@@ -228,7 +241,7 @@ def add_results_table(pipeline: dlt.Pipeline) -> None:
 @contextmanager
 def account(options: argparse.Namespace) -> Iterator[DltSource]:
     """Make the source: of the account that the settings name, or of a demo account."""
-    names = ("start_date", "end_date", "status")
+    names = ("start_date", "end_date", "status", "table_format")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     if options.demo:
         with DemoAPI(DemoAccount()).serve() as api:

@@ -258,6 +258,16 @@ def test_a_list_without_order_is_said_once(
     ]
 
 
+def test_a_list_that_fits_in_a_page_needs_no_order(
+    warehouse: Warehouse, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An account of a page is not taken for one without order, as it may be sorted later."""
+    api = serve(DemoAPI(settled(60), order=in_no_order))
+    assert warehouse.load(api) == 1
+    assert_equal(warehouse, api.account)
+    assert not [record for record in caplog.records if "order" in record.message]
+
+
 def test_250_jobs_of_one_age_in_a_restless_order(warehouse: Warehouse, serve: Serve) -> None:
     """Jobs of one age that fill pages, in another order with each request, are all read, once."""
     account = settled(120)
@@ -350,6 +360,35 @@ def test_a_first_load_of_a_busy_account_loses_nothing(warehouse: Warehouse, serv
     warehouse.load(api)
     content = dict(warehouse.rows("jobs", "id", "status"))
     assert {job["id"]: job["status"] for job in api.account.jobs}.items() <= content.items()
+
+
+@pytest.mark.parametrize("order", [newest_first, oldest_first])
+@pytest.mark.parametrize("size", [150, 1500])
+def test_an_account_that_grows_with_each_request_is_read(
+    warehouse: Warehouse, serve: Serve, order: Any, size: int
+) -> None:
+    """The end of a list is found and reached although it moves on before each answer."""
+    api = serve(DemoAPI(settled(size), order=order))
+    there = {(job["id"],) for job in api.account.jobs}
+    api.before_answer = lambda account: account.finish(account.create())
+    assert warehouse.load(api) <= 4 * size // 99 + 10
+    assert there <= set(warehouse.rows("jobs", "id"))
+
+
+def test_a_job_that_appears_behind_the_read_is_no_contradiction(
+    warehouse: Warehouse, serve: Serve
+) -> None:
+    """When a full read comes short of a total that has changed meanwhile, it is no error."""
+    api = serve(settled(500))
+    old = api.account.jobs.pop(3)
+
+    def appear(account: DemoAccount) -> None:
+        if len(api.requests) == 5:
+            account.jobs.insert(3, old)
+
+    api.before_answer = appear
+    warehouse.load(api)
+    assert len(warehouse.rows("jobs", "id")) == 499
 
 
 # Settings that change what is read.

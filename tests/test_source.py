@@ -37,6 +37,7 @@ def test_the_public_interface() -> None:
         "max_connections": 4,
         "keep_signed_urls": False,
         "requests_per_minute": None,
+        "table_format": None,
     }
     made = source(DEMO_KEY)
     assert (made.name, made.section, list(made.resources)) == ("convertly", "convertly", ["jobs"])
@@ -60,6 +61,7 @@ def test_the_window_becomes_the_incremental_of_the_resource() -> None:
         ("page_size", 101),
         ("max_connections", 0),
         ("requests_per_minute", -1),
+        ("table_format", "parquet"),
         ("auth_method", "basic"),
         ("start_date", "soon"),
         ("end_date", "2026-13-01"),

@@ -1,0 +1,190 @@
+"""Real destinations: a living account is loaded three times, and compared with what is there."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dlt
+import duckdb_extensions
+import pytest
+from dlt.common.libs.deltalake import get_delta_tables
+from dlt.common.libs.pyiceberg import get_iceberg_tables
+from servers import mariadb, postgres, s3
+from test_load_jobs import assert_refused, load_from
+from test_model import summary
+
+from convertly_source import convertly_source
+from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
+from convertly_source.results import fingerprint
+
+Serve = Callable[..., DemoAPI]
+Tables = dict[str, list[dict[str, Any]]]
+COLUMNS = {
+    "jobs": ("id", "status", "progress", "completed_files", "error_message"),
+    "jobs__results": ("job_id", "_dlt_list_idx", "filename", "value"),
+    "rejected_jobs": ("fingerprint", "raw"),
+    "removed_jobs": ("id",),
+}
+
+
+class Place(NamedTuple):
+    """Where to load to: arguments of the script, and settings by environment."""
+
+    arguments: list[str]
+    settings: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[Any], Any]]:
+    """Start servers when they are asked for, and end them with the tests."""
+    with ExitStack() as stack:
+        started: dict[Any, Any] = {}
+
+        def start(server: Any) -> Any:
+            if server not in started:
+                started[server] = stack.enter_context(server())
+            return started[server]
+
+        yield start
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, servers: Any, tmp_path: Path) -> Place:
+    """Make an empty destination of the kind that is asked for."""
+    dataset = f"data_{abs(hash(request.node.name)) % 10**9}"
+    kind, _, where = request.param.partition(" on ")
+    arguments = ["--dataset", dataset, "--destination", kind]
+    if kind in ("delta", "iceberg"):
+        settings = {"DESTINATION__FILESYSTEM__BUCKET_URL": f"file://{tmp_path}/lake"}
+        settings = servers(s3) if where else settings
+        return Place([*arguments[:3], "filesystem", "--table-format", kind], settings)
+    urls = {
+        "postgres": lambda: servers(postgres),
+        "sqlalchemy": lambda: servers(mariadb) if where else f"sqlite:///{tmp_path}/jobs.db",
+        "duckdb": lambda: f"{tmp_path}/jobs.duckdb",
+    }
+    if kind == "ducklake":
+        extensions: Any = duckdb_extensions  # instead of DuckDB's download
+        extensions.import_extension("ducklake")
+        credentials = "DESTINATION__DUCKLAKE__CREDENTIALS__"
+        settings = {
+            "CATALOG": f"duckdb:///{tmp_path}/catalog.duckdb",
+            "STORAGE": f"{tmp_path}/lake",
+        }
+        return Place(arguments, {credentials + name: value for name, value in settings.items()})
+    return Place(arguments, {f"DESTINATION__{kind.upper()}__CREDENTIALS": urls[kind]()})
+
+
+def read(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tables:
+    """Read all tables, by dlt's own means."""
+    for name, value in place.settings.items():
+        monkeypatch.setenv(name, value)
+    _, dataset, _, destination, *lake = place.arguments
+    pipeline = dlt.pipeline(
+        "convertly",
+        pipelines_dir=str(tmp_path / "reader"),
+        destination=destination,
+        dataset_name=dataset,
+    )
+    pipeline.sync_destination()
+    names = [name for name in pipeline.schemas["convertly"].data_table_names() if name in COLUMNS]
+    if "delta" in lake:
+        tables = get_delta_tables(pipeline, *names, schema_name="convertly")
+        return {name: table.to_pyarrow_table().to_pylist() for name, table in tables.items()}
+    if "iceberg" in lake:
+        scans = get_iceberg_tables(pipeline, *names, schema_name="convertly")
+        return {name: table.scan().to_arrow().to_pylist() for name, table in scans.items()}
+    rows: Tables = {}
+    with pipeline.sql_client() as client:
+        for name in names:
+            table = client.make_qualified_table_name(name)
+            found = client.execute_sql(f"SELECT {', '.join(COLUMNS[name])} FROM {table}")
+            rows[name] = [dict(zip(COLUMNS[name], row, strict=True)) for row in found or []]
+    return rows
+
+
+def assert_equal(tables: Tables, account: DemoAccount, gone: list[str]) -> None:
+    """Compare jobs, results, rejected and removed rows with the account."""
+    results: dict[str, list[Any]] = {}
+    for item in sorted(tables["jobs__results"], key=lambda row: row["_dlt_list_idx"]):
+        results.setdefault(item["job_id"], []).append((item["filename"], item["value"]))
+    loaded = [
+        (*(row[name] for name in COLUMNS["jobs"]), results.get(row["id"], []))
+        for row in tables["jobs"]
+        if row["id"] not in gone
+    ]
+    expected = []
+    for job in account.jobs:
+        if job["id"]:
+            *fields, _, items = summary(job)
+            expected.append((job["id"], *fields, items))
+    assert sorted(loaded) == sorted(expected)
+    assert len(tables["jobs"]) == len(expected) + len(gone)
+    assert len(tables["jobs__results"]) == sum(map(len, results.values()))
+    rejected = sorted(row["fingerprint"] for row in tables["rejected_jobs"])
+    assert rejected == sorted(fingerprint(job) for job in account.jobs if not job["id"])
+    raw = tables["rejected_jobs"][0]["raw"]
+    assert (json.loads(raw) if isinstance(raw, str) else raw)["id"] is None
+    assert sorted(row["id"] for row in tables["removed_jobs"]) == sorted(gone)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "duckdb",
+        "ducklake",
+        "postgres",
+        "sqlalchemy",
+        "sqlalchemy on mariadb",
+        "delta",
+        "iceberg",
+        "delta on s3",
+        "iceberg on s3",
+    ],
+    indirect=True,
+)
+def test_a_destination_equals_the_account(
+    serve: Serve, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First load, changes, and again from a fresh working folder: the tables are the account."""
+    api = serve(DemoAccount(250))
+    account, gone = api.account, []
+    account.create()["id"] = None
+    for step in range(3):
+        folder = {"DLT_DATA_DIR": str(tmp_path / ("dlt" if step < 2 else "fresh"))}
+        done = load_from(api, *place.arguments, "--chunk-pages", "2", **place.settings, **folder)
+        assert done.returncode == 0, done.stderr
+        assert "WARN" not in done.stderr
+        first, second, third, *_ = account.unfinished()
+        account.progress(first)
+        account.finish(second)
+        gone.append(third["id"])
+        account.cancel(third)
+        account.create()["id"] = None
+        account.finish(account.create(error_message="late"))
+    done = load_from(api, *place.arguments, **place.settings)
+    assert done.returncode == 0, done.stderr
+    tables = read(place, tmp_path, monkeypatch)
+    assert_equal(tables, account, gone)
+    # A window reads its jobs again: what is there already is not doubled.
+    done = load_from(api, *place.arguments, "--end-date", "2027-01-01", **place.settings)
+    assert done.returncode == 0, done.stderr
+    assert_equal(read(place, tmp_path, monkeypatch), account, gone)
+
+
+def test_plain_files_are_refused(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files can't be merged into: the script and the source refuse them, with the remedy."""
+    monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", f"file://{tmp_path}/lake")
+    api = serve(DemoAccount(5))
+    assert_refused(
+        load_from(api, "--destination", "filesystem", "--table-format", "parquet"), 2, "parquet"
+    )
+    assert_refused(load_from(api, "--table-format", "delta"), 2, "--destination filesystem")
+    pipeline = dlt.pipeline("plain", str(tmp_path / "p"), destination="filesystem")
+    with pytest.raises(Exception, match="Plain files can't be merged into"):
+        pipeline.run(convertly_source(DEMO_KEY, api.url))
+    assert not api.requests
