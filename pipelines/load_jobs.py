@@ -63,6 +63,9 @@ CHILD_COLUMNS: dict[str, TColumnSchema] = {
         "row_key": True,
     },
 }
+FOLDER = Path(__file__).resolve().parent
+MODELS = ("job_facts", "daily_jobs", "format_savings", "failures")  # in the order of creation
+MODEL_DESTINATIONS = ("duckdb", "motherduck", "postgres")
 OTHER, INTERRUPTED = 1, -1  # exit codes; a process that is interrupted ends with OTHER
 DEMO_HOST = "127.0.0.1"
 
@@ -119,11 +122,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--destination", default="duckdb", help="destination of dlt (default: %(default)s)")
     add("--dataset", default="convertly_data", help="dataset, a schema (default: %(default)s)")
     add("--table-format", help="of --destination filesystem: delta (default) or iceberg")
+    add("--models", action="store_true", help="make the views of pipelines/models in the dataset")
     add("--full-refresh", action="store_true", help="drop tables and state, load all again")
     add("--chunk-pages", type=int, default=200, help="pages a load, 0: all (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.chunk_pages < 0:
         parser.error("--chunk-pages can't be negative")
+    if options.models and options.destination not in MODEL_DESTINATIONS:
+        parser.error(f"--models is for --destination {', '.join(MODEL_DESTINATIONS)}")
     if options.destination == "filesystem":
         options.table_format = options.table_format or "delta"
     elif options.table_format:
@@ -133,11 +139,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def load(options: argparse.Namespace, rows: Counter[str]) -> None:
     """Load the account and print what was done; `rows` counts what is loaded, by table."""
-    for name, value in DEFAULTS.items():
-        if dlt.config.get(name) is None:
-            dlt.config[name] = value
-    if options.table_format:  # dlt fails to empty a staging folder that is not there
-        dlt.config["load.truncate_staging_dataset"] = False
+    configure(options)
     with account(options) as source:
         jobs = source.resources["jobs"]
         if options.chunk_pages:
@@ -150,6 +152,7 @@ def load(options: argparse.Namespace, rows: Counter[str]) -> None:
         how: dict[str, Any] = {"loader_file_format": "parquet"} if is_fast else {}
         if options.full_refresh:
             how["refresh"] = "drop_sources"
+            replace_views(pipeline, create=False)  # they would hold the tables
         while True:
             info = pipeline.run(source, **how)
             how.pop("refresh", None)
@@ -158,17 +161,33 @@ def load(options: argparse.Namespace, rows: Counter[str]) -> None:
                 rows.update(trace.last_normalize_info.row_counts)
             if jobs.custom_metrics["is_complete"]:
                 break
-    if options.table_format:  # DuckDB would need an extension to count rows there
-        jobs_text, hint = f"{rows['jobs']:,} jobs", ""
-    else:
+    print(f"{summary(pipeline, options, rows, before)}.\nThey are in {target(pipeline)}.", end="")
+    print("" if options.table_format else f" Try:\n  {HINT.format(pipeline.dataset_name)}")
+
+
+def configure(options: argparse.Namespace) -> None:
+    """Give dlt the settings that suit these loads, where there are none."""
+    for name, value in DEFAULTS.items():
+        if dlt.config.get(name) is None:
+            dlt.config[name] = value
+    if options.table_format:  # dlt fails to empty a staging folder that is not there
+        dlt.config["load.truncate_staging_dataset"] = False
+
+
+def summary(
+    pipeline: dlt.Pipeline, options: argparse.Namespace, rows: Counter[str], before: int
+) -> str:
+    """Finish the tables, and say what was loaded."""
+    said = f"Loaded {rows['jobs']:,} jobs"
+    if not options.table_format:  # DuckDB would need an extension to count rows there
         add_results_table(pipeline)
+        if options.models:
+            replace_views(pipeline, create=True)
         new = count_jobs(pipeline) - before
-        jobs_text = f"{rows['jobs']:,} jobs ({new:,} new, {rows['jobs'] - new:,} updated)"
-        hint = f" Try:\n  {HINT.format(pipeline.dataset_name)}"
-    print(
-        f"Loaded {jobs_text} and {rows['jobs__results']:,} results; "
-        f"{rows['rejected_jobs']:,} rejected, {rows['removed_jobs']:,} removed.\n"
-        f"They are in {target(pipeline)}.{hint}"
+        said += f" ({new:,} new, {rows['jobs'] - new:,} updated)"
+    return (
+        f"{said} and {rows['jobs__results']:,} results; "
+        f"{rows['rejected_jobs']:,} rejected, {rows['removed_jobs']:,} removed"
     )
 
 
@@ -236,6 +255,21 @@ def add_results_table(pipeline: dlt.Pipeline) -> None:
         table["x-normalizer"] = {"seen-data": True}
         table["columns"].update(CHILD_COLUMNS)
         pipeline.sync_schema()
+
+
+def replace_views(pipeline: dlt.Pipeline, *, create: bool) -> None:
+    """Drop the views of pipelines/models, and create them."""
+    if pipeline.default_schema_name and pipeline.destination.destination_name in MODEL_DESTINATIONS:
+        with pipeline.sql_client() as client:
+            if client.has_dataset():
+                for view in reversed(MODELS):
+                    client.execute_sql(
+                        f"DROP VIEW IF EXISTS {client.make_qualified_table_name(view)}"
+                    )
+                for view in MODELS if create else ():
+                    name = client.make_qualified_table_name(view)
+                    query = FOLDER.joinpath("models", f"{view}.sql").read_text()
+                    client.execute_sql(f"CREATE VIEW {name} AS {query}")
 
 
 @contextmanager

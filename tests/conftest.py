@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dlt
 import duckdb
+import duckdb_extensions
 import pytest
+from servers import mariadb, postgres, s3
 
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
@@ -75,3 +77,51 @@ class Warehouse:
 def warehouse(tmp_path: Path) -> Warehouse:
     """Make an empty warehouse."""
     return Warehouse(tmp_path)
+
+
+class Place(NamedTuple):
+    """Where to load to: arguments of the script, and settings by environment."""
+
+    arguments: list[str]
+    settings: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[Any], Any]]:
+    """Start servers when they are asked for, and end them with the tests."""
+    with ExitStack() as stack:
+        started: dict[Any, Any] = {}
+
+        def start(server: Any) -> Any:
+            if server not in started:
+                started[server] = stack.enter_context(server())
+            return started[server]
+
+        yield start
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, servers: Any, tmp_path: Path) -> Place:
+    """Make an empty destination of the kind that is asked for."""
+    dataset = f"data_{abs(hash(request.node.name)) % 10**9}"
+    kind, _, where = request.param.partition(" on ")
+    arguments = ["--dataset", dataset, "--destination", kind]
+    if kind in ("delta", "iceberg"):
+        settings = {"DESTINATION__FILESYSTEM__BUCKET_URL": f"file://{tmp_path}/lake"}
+        settings = servers(s3) if where else settings
+        return Place([*arguments[:3], "filesystem", "--table-format", kind], settings)
+    urls: dict[str, Callable[[], str]] = {
+        "postgres": lambda: servers(postgres),
+        "sqlalchemy": lambda: servers(mariadb) if where else f"sqlite:///{tmp_path}/jobs.db",
+        "duckdb": lambda: f"{tmp_path}/jobs.duckdb",
+    }
+    if kind == "ducklake":
+        extensions: Any = duckdb_extensions  # instead of DuckDB's download
+        extensions.import_extension("ducklake")
+        credentials = "DESTINATION__DUCKLAKE__CREDENTIALS__"
+        settings = {
+            "CATALOG": f"duckdb:///{tmp_path}/catalog.duckdb",
+            "STORAGE": f"{tmp_path}/lake",
+        }
+        return Place(arguments, {credentials + name: value for name, value in settings.items()})
+    return Place(arguments, {f"DESTINATION__{kind.upper()}__CREDENTIALS": urls[kind]()})

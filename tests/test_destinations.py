@@ -1,17 +1,15 @@
 """Real destinations: a living account is loaded three times, and compared with what is there."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import dlt
-import duckdb_extensions
 import pytest
+from conftest import Place
 from dlt.common.libs.deltalake import get_delta_tables
 from dlt.common.libs.pyiceberg import get_iceberg_tables
-from servers import mariadb, postgres, s3
 from test_load_jobs import assert_refused, load_from
 from test_model import summary
 
@@ -27,54 +25,6 @@ COLUMNS = {
     "rejected_jobs": ("fingerprint", "raw"),
     "removed_jobs": ("id",),
 }
-
-
-class Place(NamedTuple):
-    """Where to load to: arguments of the script, and settings by environment."""
-
-    arguments: list[str]
-    settings: dict[str, str]
-
-
-@pytest.fixture(scope="session")
-def servers() -> Iterator[Callable[[Any], Any]]:
-    """Start servers when they are asked for, and end them with the tests."""
-    with ExitStack() as stack:
-        started: dict[Any, Any] = {}
-
-        def start(server: Any) -> Any:
-            if server not in started:
-                started[server] = stack.enter_context(server())
-            return started[server]
-
-        yield start
-
-
-@pytest.fixture
-def place(request: pytest.FixtureRequest, servers: Any, tmp_path: Path) -> Place:
-    """Make an empty destination of the kind that is asked for."""
-    dataset = f"data_{abs(hash(request.node.name)) % 10**9}"
-    kind, _, where = request.param.partition(" on ")
-    arguments = ["--dataset", dataset, "--destination", kind]
-    if kind in ("delta", "iceberg"):
-        settings = {"DESTINATION__FILESYSTEM__BUCKET_URL": f"file://{tmp_path}/lake"}
-        settings = servers(s3) if where else settings
-        return Place([*arguments[:3], "filesystem", "--table-format", kind], settings)
-    urls = {
-        "postgres": lambda: servers(postgres),
-        "sqlalchemy": lambda: servers(mariadb) if where else f"sqlite:///{tmp_path}/jobs.db",
-        "duckdb": lambda: f"{tmp_path}/jobs.duckdb",
-    }
-    if kind == "ducklake":
-        extensions: Any = duckdb_extensions  # instead of DuckDB's download
-        extensions.import_extension("ducklake")
-        credentials = "DESTINATION__DUCKLAKE__CREDENTIALS__"
-        settings = {
-            "CATALOG": f"duckdb:///{tmp_path}/catalog.duckdb",
-            "STORAGE": f"{tmp_path}/lake",
-        }
-        return Place(arguments, {credentials + name: value for name, value in settings.items()})
-    return Place(arguments, {f"DESTINATION__{kind.upper()}__CREDENTIALS": urls[kind]()})
 
 
 def read(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tables:
