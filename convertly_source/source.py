@@ -169,6 +169,11 @@ def _jobs(
         is_first = run is None and (name == "window" or not memory)
         if is_first:
             memory.update(new_memory())
+        if memory.keys() != new_memory().keys():
+            raise SettingsError(
+                "The tables were loaded by a version that remembered other things.",
+                'Load them anew, once: --full-refresh, or pipeline.run(refresh="drop_sources").',
+            )
         # The range is read exactly, so no rows are filtered behind it.
         created_at.advance(memory["cursor"])
         metrics = dlt.current.resource_metrics()

@@ -24,6 +24,7 @@ from dlt.common.destination.exceptions import (
     DestinationUndefinedEntity,
     UnknownDestinationModule,
 )
+from dlt.common.pipeline import LoadInfo
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.schema.typing import TColumnSchema
 from dlt.common.schema.utils import has_table_seen_data
@@ -33,6 +34,7 @@ from tqdm import tqdm
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.errors import SettingsError, causes, explained
+from convertly_source.results import TABLES
 
 DEFAULTS = {
     "load.truncate_staging_dataset": True,  # leave no second copy of the load behind
@@ -159,6 +161,8 @@ def load(options: argparse.Namespace, rows: Counter[str]) -> None:
             trace = pipeline.last_trace
             if info.loads_ids and trace and trace.last_normalize_info:
                 rows.update(trace.last_normalize_info.row_counts)
+            if before or options.table_format:
+                say_what_is_new(info)
             if jobs.custom_metrics["is_complete"]:
                 break
     print(f"{summary(pipeline, options, rows, before)}.\nThey are in {target(pipeline)}.", end="")
@@ -189,6 +193,20 @@ def summary(
         f"{said} and {rows['jobs__results']:,} results; "
         f"{rows['rejected_jobs']:,} rejected, {rows['removed_jobs']:,} removed"
     )
+
+
+def say_what_is_new(info: LoadInfo) -> None:
+    """Name the columns that came with a load and are none of the documented ones."""
+    for package in info.load_packages:
+        for table, update in package.schema_update.items():
+            known = TABLES[table][1] if table in TABLES else {}
+            new = [
+                f"{table}.{name} ({column.get('data_type')})"
+                for name, column in update.get("columns", {}).items()
+                if name not in known and not f"{table}.{name}".count("_dlt_")
+            ]
+            if new:
+                print(f"New in the API: {', '.join(sorted(new))}.")
 
 
 def prepare(options: argparse.Namespace, host: str) -> dlt.Pipeline:

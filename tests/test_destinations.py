@@ -1,16 +1,20 @@
 """Real destinations: a living account is loaded three times, and compared with what is there."""
 
 import json
+import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import dlt
+import psycopg2
 import pytest
 from conftest import Place
 from dlt.common.libs.deltalake import get_delta_tables
 from dlt.common.libs.pyiceberg import get_iceberg_tables
-from test_load_jobs import assert_refused, load_from
+from servers import postgres
+from test_load_jobs import SCRIPT, assert_refused, load_from
 from test_model import summary
 
 from convertly_source import convertly_source
@@ -19,6 +23,7 @@ from convertly_source.results import fingerprint
 
 Serve = Callable[..., DemoAPI]
 Tables = dict[str, list[dict[str, Any]]]
+README = SCRIPT.parents[1] / "README.md"
 COLUMNS = {
     "jobs": ("id", "status", "progress", "completed_files", "error_message"),
     "jobs__results": ("job_id", "_dlt_list_idx", "filename", "value"),
@@ -122,6 +127,46 @@ def test_a_destination_equals_the_account(
     done = load_from(api, *place.arguments, "--end-date", "2027-01-01", **place.settings)
     assert done.returncode == 0, done.stderr
     assert_equal(read(place, tmp_path, monkeypatch), account, gone)
+
+
+def test_the_rights_in_the_readme_are_enough(serve: Serve, servers: Any) -> None:
+    """On PostgreSQL, a role with the rights that the README lists loads, and makes views."""
+    readme = README.read_text()
+    url = servers(postgres)
+    rights = re.search(r"```sql\n(CREATE ROLE.*?)```", readme, re.DOTALL)
+    assert rights
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute(rights[1])
+        connection.commit()
+    own = url.replace("postgres:unused", "convertly_loader:unused")
+    api = serve(DemoAccount(60))
+    for arguments in (["--models"], ["--full-refresh"], ["--models"]):
+        settings = {"DESTINATION__POSTGRES__CREDENTIALS": own}
+        done = load_from(api, "--destination", "postgres", *arguments, **settings)
+        assert done.returncode == 0, done.stderr
+        api.account.finish(api.account.unfinished()[0])
+
+
+def test_the_settings_in_the_readme_are_dlts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each setting of the README's table of destinations is taken by the destination it is for."""
+    named = re.findall(r"`(DESTINATION__(\w+?)__[\w]+?)=(\S+?)`", README.read_text())
+    assert {kind for _, kind, _ in named} == {
+        "DUCKDB",
+        "DUCKLAKE",
+        "POSTGRES",
+        "SQLALCHEMY",
+        "FILESYSTEM",
+    }
+    credentials = ("DUCKLAKE__CREDENTIALS__STORAGE", "FILESYSTEM__CREDENTIALS__AWS_ACCESS_KEY_ID")
+    for rest in (*credentials, "FILESYSTEM__CREDENTIALS__AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"DESTINATION__{rest}", "test")
+    for name, kind, value in named:
+        monkeypatch.setenv(name, value)
+        pipeline = dlt.pipeline(f"of_{kind.lower()}", destination=kind.lower(), dataset_name="data")
+        config: Any = pipeline.destination_client().config
+        credentials = getattr(config.credentials, "catalog", config.credentials)
+        said = getattr(config, "bucket_url", None) or credentials.to_native_representation()
+        assert value.rpartition("/")[2] in said
 
 
 def test_plain_files_are_refused(

@@ -16,6 +16,7 @@ import pytest
 from lists import SaysTooMany
 
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply
+from convertly_source.results import TABLES
 
 SCRIPT = Path(__file__).resolve().parents[1] / "pipelines" / "load_jobs.py"
 Serve = Callable[..., DemoAPI]
@@ -252,6 +253,63 @@ def test_both_tables_exist_without_any_result(serve: Serve) -> None:
         job["results"] = ["https://files.convertly.sh/a.webp?token=1"]
     values = query("SELECT job_id, value FROM convertly_data.jobs__results")
     assert values == [(job["id"], "https://files.convertly.sh/a.webp")]
+
+
+def test_a_change_of_the_api_is_said_and_nothing_is_lost(serve: Serve) -> None:
+    """A new field, one that disappears, another type: the load goes on, and says what is new."""
+    api = serve(DemoAccount(30))
+    assert "New in the API" not in load_from(api).stdout
+    before = query("SELECT id, job_type, total_files FROM convertly_data.jobs ORDER BY id")
+    one, two = (api.account.create() for _ in range(2))
+    one |= {"priority": 3, "owner": {"name": "Ann"}, "tags": ["a"]}
+    del one["job_type"]
+    two |= {"priority": "high", "total_files": "many"}
+    done = load_from(api)
+    assert done.returncode == 0, done.stderr
+    columns = [
+        "jobs.owner__name (text)",
+        "jobs.priority (double)",
+        "jobs.priority__v_text (text)",
+        "jobs.total_files__v_text (text)",
+    ]
+    said = [line for line in done.stdout.splitlines() if line.startswith("New in the API")]
+    assert said == [
+        f"New in the API: {', '.join(columns)}.",
+        "New in the API: jobs__tags.value (text).",
+    ]
+    ids = [job["id"] for job in (one, two)]
+    new = query(
+        "SELECT job_type, total_files, total_files__v_text, priority, priority__v_text, owner__name"
+        f" FROM convertly_data.jobs WHERE id IN {tuple(ids)} ORDER BY id = '{two['id']}'"
+    )
+    assert new == [
+        (None, one["total_files"], None, 3, None, "Ann"),
+        (two["job_type"], None, "many", None, "high", None),
+    ]
+    old = f"SELECT id, job_type, total_files FROM convertly_data.jobs WHERE id NOT IN {tuple(ids)}"
+    assert query(f"{old} ORDER BY id") == before
+    assert "New in the API" not in load_from(api).stdout
+
+
+def test_nothing_else_is_in_the_dataset(serve: Serve) -> None:
+    """There are the documented tables and columns and dlt's own, and no second copy of a load."""
+    api = serve(DemoAccount(300))
+    for _ in range(2):
+        del api.account.create()["id"]
+        api.account.cancel(api.account.unfinished()[0])
+        assert "WARN" not in load_from(api).stderr
+    found = query(
+        "SELECT table_schema, table_name, column_name FROM information_schema.columns"
+        " WHERE column_name NOT LIKE '\\_dlt\\_%' ESCAPE '\\'"
+        " AND table_name NOT LIKE '\\_dlt\\_%' ESCAPE '\\'"
+    )
+    main = {(table, column) for schema, table, column in found if schema == "convertly_data"}
+    documented = {(table, name) for table, (_, columns) in TABLES.items() for name in columns}
+    assert main == documented | {("jobs__results", "id")}  # which the demo account's files have
+    assert {schema for schema, *_ in found} <= {"convertly_data", "convertly_data_staging"}
+    for table in {table for schema, table, _ in found if schema.endswith("_staging")}:
+        assert query(f"SELECT count(*) FROM convertly_data_staging.{table}") == [(0,)]
+    assert all(name == name.lower() and name.isidentifier() for row in found for name in row)
 
 
 def test_an_empty_account_gives_empty_tables(serve: Serve) -> None:

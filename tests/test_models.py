@@ -1,4 +1,4 @@
-"""The views of pipelines/models, on DuckDB and PostgreSQL, against figures of the account itself."""
+"""The views of pipelines/models, on DuckDB and PostgreSQL, against figures of the account."""
 
 from collections import defaultdict
 from collections.abc import Callable

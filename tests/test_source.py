@@ -156,3 +156,23 @@ def test_a_destination_that_can_not_be_used_is_explained(
     assert known
     assert "not a valid DuckDB database" in str(known)
     assert "what was read is kept" in known.remedy
+
+
+def test_a_state_of_another_version_needs_a_full_refresh(
+    warehouse: Warehouse, serve: Serve
+) -> None:
+    """What a run can't go on from is said, with the remedy, before the API is asked."""
+    api = serve(DemoAccount(5))
+    warehouse.load(api)
+    with warehouse.pipeline.managed_state() as state:
+        memory: Any = state["sources"]["convertly"]["resources"]["jobs"]["any status"]
+        del memory["known"]
+    requests = len(api.requests)
+    with pytest.raises(PipelineStepFailed) as caught:
+        warehouse.load(api)
+    known = explained(caught.value)
+    assert known
+    assert "--full-refresh" in known.remedy
+    assert len(api.requests) == requests
+    warehouse.pipeline.run(source(DEMO_KEY, api.url), refresh="drop_sources")
+    assert len(warehouse.rows("jobs", "id")) == 5
