@@ -1,6 +1,7 @@
 """One page of `GET /api/jobs`, or an error that says what to do."""
 
 import re
+import sys
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any, NamedTuple, TypeVar
@@ -271,7 +272,7 @@ def _answer(body: Mapping[str, Any] | None, offset: int, kind: str) -> Answer:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < sys.maxsize
 
 
 def is_loopback(name: str) -> bool:

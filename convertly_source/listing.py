@@ -3,14 +3,13 @@
 from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import datetime
-from functools import partial
 
 from convertly_source.client import JobsClient
 from convertly_source.front import Front
 from convertly_source.pages import BEGINNING, END, Page, Pages, contradiction
 from convertly_source.results import Row
 
-PATIENCE = 30  # times that a place is looked for again without finding a new job there
+PATIENCE = 12  # fruitless requests for each fruitful one, before a list is given up
 
 
 class Listing(Pages):
@@ -55,36 +54,43 @@ class Listing(Pages):
         page = self.search(since)
         is_full = all(job.age >= since for job in page.jobs[:1])
         self.expected = page.rank + sum(job.age >= since for job in page.jobs)
-        front, patience, following = Front(since), PATIENCE, self.after(page)
+        front, following = Front(since), self.after(page)
+        fruitful, fruitless = 1, 0
         while True:
+            fruitless += 1
             if rows := front.take(page):
-                patience = PATIENCE
+                fruitful, fruitless = fruitful + 1, 0
                 yield rows
             self.reached = END if page.rank <= 0 else front.age
             if not front.is_short and (page.rank <= 0 or front.age > until):
                 break
             joining = None if front.is_short else next(following, None)
             if joining is None or not front.joins(joining, is_long=self.overlap == 1):
-                patience -= 1
-                if not patience:
-                    raise contradiction(self.total, front.count)
                 front.look_again()
                 rank = page.rank + page.places(front.age) + 1 - self.size
                 joining = self.search(front.age, rank)
                 following = self.after(joining)
             page = joining
+            if fruitless > PATIENCE * fruitful:
+                raise contradiction(self.total, front.count)
         if is_full and page.rank <= 0 and front.count < page.total and self._is_at_rest():
             raise contradiction(self.total, front.count)
 
     def _rank_of(self, age: datetime, rank: int, looked_at: dict[int, Page]) -> int:
         last = max(0, self.total - self.size + self.overlap - 1)  # it may have grown a little
-        ranks: list[int] = [*range(rank, last, self.size), last]
-        begins_before = partial(self._begins_before, age, looked_at)
-        low = high = 0 if age > BEGINNING else len(ranks) - 1
-        while high < len(ranks) - 1 and not begins_before(ranks[high]):
+        pages = max(0, last - rank + self.size - 1) // self.size
+        ranks = range(rank, rank + self.size * pages + 1, self.size)  # the last one is cut
+
+        def begins_before(index: int) -> bool:
+            return self._begins_before(age, looked_at, min(ranks[index], last))
+
+        low = high = 0 if age > BEGINNING else pages
+        while high < pages and not begins_before(high):
             low, high = high + 1, 2 * high or 1
-        high = min(high, len(ranks) - 1)
-        return ranks[bisect_left(ranks, x=True, lo=low, hi=high, key=begins_before)]
+        index = bisect_left(
+            range(pages + 1), x=True, lo=low, hi=min(high, pages), key=begins_before
+        )
+        return min(ranks[index], last)
 
     def _begins_before(self, age: datetime, looked_at: dict[int, Page], rank: int) -> bool:
         if rank not in self._begins:

@@ -102,12 +102,15 @@ class Pages:
 
     def in_status(self, status: str) -> Iterator[list[Row]]:
         """Hand over the jobs in one status, page by page; while they move, one may be missed."""
-        offset, total = 0, -1
-        while offset != total:
+        offset, seen = 0, set[str | None]()
+        while True:
             answer = _result(self._threads.submit(self._client.page, offset, self.size, status))
-            total = answer.total if total < 0 else total
-            yield [row(job) for job in answer.jobs]
-            offset = min(total, offset + len(answer.jobs)) if answer.jobs else total
+            rows = [row(job) for job in answer.jobs]
+            yield rows
+            offset += len(rows)
+            if offset >= answer.total or seen.issuperset(row.id for row in rows):
+                return
+            seen.update(row.id for row in rows)
 
     def without_order(self) -> None:
         """Go on without ages: from now on every job counts as being as old as every other."""

@@ -37,6 +37,7 @@ from convertly_source.errors import SettingsError, causes, explained
 from convertly_source.results import TABLES
 
 DEFAULTS = {
+    "runtime.intercept_signals": False,  # dlt would forget a Ctrl-C that comes while it loads
     "load.truncate_staging_dataset": True,  # leave no second copy of the load behind
     "data_writer.disable_compression": True,  # of files that live for seconds
     "data_writer.file_max_items": 2000,  # the memory of a load follows the size of its files

@@ -37,7 +37,8 @@ PAGES = st.fixed_dictionaries(
     {
         "jobs": st.lists(JOBS, max_size=5) | st.lists(VALUES, max_size=3) | VALUES,
         "pagination": st.fixed_dictionaries(
-            {"total": st.integers(0, 9) | SCALARS}, optional={"hasMore": st.booleans()}
+            {"total": st.integers(0, 9) | st.integers(0, 2**70) | SCALARS},
+            optional={"hasMore": st.booleans()},
         ),
     }
 )

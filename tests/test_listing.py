@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lists import in_no_order, restless
 
-from convertly_source.demo import DEMO_START, DemoAccount, DemoAPI, Reply
+from convertly_source.client import JobsClient
+from convertly_source.demo import DEMO_KEY, DEMO_START, DemoAccount, DemoAPI, Reply
 from convertly_source.front import Front
-from convertly_source.pages import BEGINNING, END, DisorderError, Listed, Page
+from convertly_source.pages import BEGINNING, END, DisorderError, Listed, Page, Pages
 from convertly_source.results import Row
 
 Serve = Callable[..., DemoAPI]
@@ -113,6 +114,40 @@ def test_a_count_of_jobs_that_change_places_is_repeated() -> None:
         front.take(page(moved, 0, 4))
         assert front.is_short is not is_complete
     assert front.count == 5
+
+
+def test_the_pages_that_follow_end_with_the_newest(serve: Serve) -> None:
+    """From the oldest page on, those that follow overlap, and end with the newest jobs."""
+    api = serve(DemoAccount(95))
+    pages = Pages(JobsClient(DEMO_KEY, api.url), page_size=20, max_connections=3)
+    ranks = [page.rank for page in pages.after(pages.at(75))]
+    assert ranks == [57, 39, 21, 3, 0]
+
+
+@pytest.mark.parametrize("status", [None, "pending"])
+def test_the_same_page_for_ever_is_given_up(
+    warehouse: Warehouse, serve: Serve, status: str | None
+) -> None:
+    """A list that is said to be endless, of which one page comes again and again, has an end."""
+    api = serve(DemoAccount(300))
+    if status:
+        warehouse.load(api)
+        api.requests.clear()
+
+    def endless(query: dict[str, str]) -> Reply | None:
+        if query.get("status") != status:
+            return None
+        body = api.page(100, 0, status)
+        body["pagination"] |= {"offset": int(query["offset"]), "total": 10**15}
+        return Reply(200, body)
+
+    api.fault = endless
+    if status:
+        warehouse.load(api)
+    else:
+        with pytest.raises(PipelineStepFailed, match="says 1000000000000000 jobs, but only"):
+            warehouse.load(api)
+    assert len(api.requests) < 150
 
 
 def test_an_end_that_runs_away_is_given_up(warehouse: Warehouse, serve: Serve) -> None:
