@@ -9,7 +9,7 @@ from convertly_source.front import Front
 from convertly_source.pages import BEGINNING, END, Page, Pages, contradiction
 from convertly_source.results import Row
 
-PATIENCE = 12  # fruitless requests for each fruitful one, before a list is given up
+PATIENCE = 12  # fruitless requests for each fruitful one, among jobs of one age, before giving up
 
 
 class Listing(Pages):
@@ -57,9 +57,9 @@ class Listing(Pages):
         front, following = Front(since), self.after(page)
         fruitful, fruitless = 1, 0
         while True:
-            fruitless += 1
+            age, fruitless = front.age, fruitless + 1
             if rows := front.take(page):
-                fruitful, fruitless = fruitful + 1, 0
+                fruitful, fruitless = (fruitful + 1 if front.age == age else 1), 0
                 yield rows
             self.reached = END if page.rank <= 0 else front.age
             if not front.is_short and (page.rank <= 0 or front.age > until):
@@ -79,18 +79,18 @@ class Listing(Pages):
     def _rank_of(self, age: datetime, rank: int, looked_at: dict[int, Page]) -> int:
         last = max(0, self.total - self.size + self.overlap - 1)  # it may have grown a little
         pages = max(0, last - rank + self.size - 1) // self.size
-        ranks = range(rank, rank + self.size * pages + 1, self.size)  # the last one is cut
+
+        def rank_of(index: int) -> int:
+            return min(rank + self.size * index, last)
 
         def begins_before(index: int) -> bool:
-            return self._begins_before(age, looked_at, min(ranks[index], last))
+            return self._begins_before(age, looked_at, rank_of(index))
 
         low = high = 0 if age > BEGINNING else pages
         while high < pages and not begins_before(high):
             low, high = high + 1, 2 * high or 1
-        index = bisect_left(
-            range(pages + 1), x=True, lo=low, hi=min(high, pages), key=begins_before
-        )
-        return min(ranks[index], last)
+        high = min(high, pages)
+        return rank_of(bisect_left(range(high), x=True, lo=low, key=begins_before))
 
     def _begins_before(self, age: datetime, looked_at: dict[int, Page], rank: int) -> bool:
         if rank not in self._begins:

@@ -5,11 +5,9 @@ A page's rank is the number of jobs in the list that are younger than its younge
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
-from typing import NamedTuple, TypeVar
-
-from dlt.common.runtime import signals
+from typing import NamedTuple
 
 from convertly_source.client import REPORT, Answer, JobsClient
 from convertly_source.errors import ResponseError
@@ -17,12 +15,8 @@ from convertly_source.results import Row, fingerprint, row
 
 BEGINNING = datetime.min.replace(tzinfo=timezone.utc)
 END = datetime.max.replace(tzinfo=timezone.utc)
-SECONDS_TO_CTRL_C = 0.5  # at most, from a Ctrl-C to the end of a wait
 SMALLEST_PAGE = 2  # pages overlap
 SURE_TOTAL = 19_000  # in longer lists an overlap of two would cost more than three requests in all
-
-
-T = TypeVar("T")
 
 
 class DisorderError(Exception):
@@ -77,7 +71,7 @@ class Pages:
         self.reach = 0  # the highest rank after a job
         self._client, self._max_ahead = client, max_connections
         self._threads = ThreadPoolExecutor(max_connections)
-        self.first = _result(self._threads.submit(self._newest))
+        self.first = self._newest()
         self._overlap = 2 if self.total < SURE_TOTAL else 1
         self._noted(self.first)
 
@@ -88,7 +82,7 @@ class Pages:
 
     def at(self, rank: int) -> Page:
         """Fetch the page of that rank."""
-        return self._noted(_result(self._threads.submit(self._fetch, rank)))
+        return self._noted(self._fetch(rank))
 
     def after(self, page: Page) -> Iterator[Page]:
         """Fetch the pages that follow, towards the newest: some ahead, one more each time."""
@@ -98,13 +92,13 @@ class Pages:
                 rank = max(0, rank + self.overlap - self.size)
                 ahead.append(self._threads.submit(self._fetch, rank))
             most = min(most + 1, self._max_ahead)
-            yield self._noted(_result(ahead.popleft()))
+            yield self._noted(ahead.popleft().result())
 
     def in_status(self, status: str) -> Iterator[list[Row]]:
         """Hand over the jobs in one status, page by page; while they move, one may be missed."""
         offset, seen = 0, set[str | None]()
         while True:
-            answer = _result(self._threads.submit(self._client.page, offset, self.size, status))
+            answer = self._client.page(offset, self.size, status)
             rows = [row(job) for job in answer.jobs]
             yield rows
             offset += len(rows)
@@ -179,13 +173,6 @@ class Pages:
         if page.total != self.total:  # it moves: let pages join all the same
             self.total, self._overlap = page.total, max(self._overlap, self.size // 10 + 1)
         return page
-
-
-def _result(future: Future[T]) -> T:
-    """Wait for a result. While dlt has a pipeline running, Ctrl-C only sets a mark."""
-    while not wait([future], SECONDS_TO_CTRL_C).done:
-        signals.raise_if_signalled()
-    return future.result()
 
 
 def contradiction(total: int, count: int) -> ResponseError:

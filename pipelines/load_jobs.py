@@ -7,6 +7,7 @@ Each run loads what has changed since the last one. Exit codes: 0 done; 2 the se
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -33,7 +34,7 @@ from tqdm import tqdm
 
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
-from convertly_source.errors import SettingsError, causes, explained
+from convertly_source.errors import SettingsError, explained
 from convertly_source.results import TABLES
 
 DEFAULTS = {
@@ -69,7 +70,6 @@ CHILD_COLUMNS: dict[str, TColumnSchema] = {
 FOLDER = Path(__file__).resolve().parent
 MODELS = ("job_facts", "daily_jobs", "format_savings", "failures")  # in the order of creation
 MODEL_DESTINATIONS = ("duckdb", "motherduck", "postgres")
-OTHER, INTERRUPTED = 1, -1  # exit codes; a process that is interrupted ends with OTHER
 DEMO_HOST = "127.0.0.1"
 
 
@@ -306,13 +306,10 @@ def account(options: argparse.Namespace) -> Iterator[DltSource]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and return the exit code; what a person can mend is said in two lines."""
     rows = Counter[str]()
+    stop_on_ctrl_c(rows)
     try:
         load(parse(arguments), rows)
-    except (Exception, KeyboardInterrupt) as error:
-        if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):
-            loaded = f"Stopped. {rows['jobs']:,} jobs of this run are loaded."
-            print(f"{loaded}\nNothing is lost: the next run goes on from there.", file=sys.stderr)
-            return INTERRUPTED
+    except Exception as error:
         known = explained(error)
         if not known:
             raise
@@ -321,9 +318,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def stop_on_ctrl_c(rows: Counter[str]) -> None:
+    """End at once on Ctrl-C, as safe as a SIGKILL: an exception might be swallowed on its way."""
+
+    def stop(*_: object) -> None:
+        print(f"Stopped. At least {rows['jobs']:,} jobs of this run are loaded.", file=sys.stderr)
+        print("Nothing is lost: the next run goes on from there.", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, stop)
+
+
 if __name__ == "__main__":
-    code = main()
-    if code == INTERRUPTED:  # requests under way would hold up the end until they time out
-        sys.stderr.flush()
-        os._exit(OTHER)
-    sys.exit(code)
+    sys.exit(main())
