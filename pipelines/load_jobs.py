@@ -172,7 +172,9 @@ def load(options: argparse.Namespace, rows: Counter[str]) -> None:
 
 def configure(options: argparse.Namespace) -> None:
     """Give dlt the settings that suit these loads, where there are none."""
-    for name, value in DEFAULTS.items():
+    # SQLite takes one writer, and each further one for an error.
+    workers = {"load.workers": 1} if options.destination == "sqlalchemy" else {}
+    for name, value in (DEFAULTS | workers).items():
         if dlt.config.get(name) is None:
             dlt.config[name] = value
     if options.table_format:  # dlt fails to empty a staging folder that is not there
@@ -233,7 +235,7 @@ def prepare(options: argparse.Namespace, host: str) -> dlt.Pipeline:
                 f"A load into {pipeline.get_local_state_val('target')} was not finished.",
                 "Run again with the settings of that load first, or with --full-refresh.",
             )
-        pipeline.run()
+        finish_pending(pipeline)
     pipeline = pipeline.drop()
     pipeline.set_local_state_val("target", target(pipeline))
     pipeline.sync_destination()
@@ -248,6 +250,18 @@ def prepare(options: argparse.Namespace, host: str) -> dlt.Pipeline:
         print("The demo account makes way for yours.")
         options.full_refresh = True
     return pipeline
+
+
+def finish_pending(pipeline: dlt.Pipeline) -> None:
+    """Load what an earlier run has extracted, but not a load that was cut off on its way.
+
+    That one is read again: dlt might write a second time what was not yet noted as written.
+    """
+    for load_id in pipeline.list_normalized_load_packages():
+        jobs = pipeline.get_load_package_info(load_id).jobs
+        if any(jobs[state] for state in jobs if state != "new_jobs"):
+            return
+    pipeline.run()
 
 
 def target(pipeline: dlt.Pipeline) -> str:

@@ -12,10 +12,12 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import dlt
 import duckdb
 import pytest
 from lists import SaysTooMany
 
+from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply
 from convertly_source.results import TABLES
 
@@ -428,6 +430,36 @@ def test_a_pending_load_is_finished_first(serve: Serve, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert {(late["id"], "pending"), (later["id"], "pending")} <= set(content())
     assert content() == listed(api.account)
+
+
+@pytest.mark.parametrize("is_cut_off", [False, True])
+def test_a_load_that_was_cut_off_is_not_doubled(
+    serve: Serve, tmp_path: Path, *, is_cut_off: bool
+) -> None:
+    """What was read is loaded by the next run, but a load that was begun is read again.
+
+    dlt would write a file again that was written, but not yet noted as written: it gave two rows.
+    """
+    api = serve(DemoAccount(150))
+    load_from(api)
+    late = api.account.create()
+    pipeline = dlt.pipeline("convertly", destination="duckdb", dataset_name="convertly_data")
+    pipeline.extract(convertly_source(DEMO_KEY, api.url), loader_file_format="parquet")
+    pipeline.normalize()
+    if is_cut_off:
+        package = next((tmp_path / "dlt").glob("pipelines/convertly/load/normalized/*"))
+        [file] = package.glob("new_jobs/jobs.*.parquet")
+        sql = f"INSERT INTO convertly_data_staging.jobs BY NAME SELECT * FROM '{file}'"
+        with duckdb.connect(str(tmp_path / "convertly.duckdb")) as connection:
+            connection.execute(sql)
+        file.rename(package / "started_jobs" / file.name)
+    requests = len(api.requests)
+    done = load_from(api)
+    assert done.returncode == 0, done.stderr
+    assert ("Loaded 1 jobs" in done.stdout) is is_cut_off
+    assert (late["id"], "pending") in content()
+    assert content() == listed(api.account)
+    assert len(api.requests) - requests <= 4
 
 
 def kill(process: subprocess.Popen[str]) -> None:
