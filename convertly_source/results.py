@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
-from types import MappingProxyType
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from dlt.common.data_types.typing import TDataType
@@ -147,13 +148,15 @@ def job_record(
     `naming` makes column names of keys, as dlt's naming conventions do. `results` and
     `results_info` stay empty until the job has ended.
     """
-    job = without_credentials(row.job, keep_links=keep_signed_urls)
-    items, info = split_results(job.pop("results", None) if row.is_final else None)
-    job.pop("results", None)
-    record: dict[str, Any] = _folded(job, naming, JOB_COLUMNS)
+    shape = _Shape(naming, keep_links=keep_signed_urls)
+    items, info = split_results(row.job.get("results") if row.is_final else None)
+    rest = {key: value for key, value in row.job.items() if key not in ("results", "created_at")}
+    record = shape.record(rest, JOB_COLUMNS)
     record |= {"id": row.id, "created_at": row.created_at}
-    record["results_info"] = info or None
-    record["results"] = [_result_record(row.id, item, naming) for item in items]
+    record["results_info"] = without_credentials(info, keep_links=keep_signed_urls) or None
+    record["results"] = [
+        shape.record(_as_object(item), RESULT_COLUMNS) | {"job_id": row.id} for item in items
+    ]
     return record
 
 
@@ -170,18 +173,22 @@ def split_results(results: Any) -> tuple[list[Any], dict[str, Any]]:
 
 def without_credentials(value: Any, *, keep_links: bool = False) -> Any:
     """Copy a JSON value with `data:` URLs cut to their media type and links to their address."""
+    if isinstance(value, str):
+        return _text(value, keep_links=keep_links)
     if isinstance(value, dict):
         return {
-            without_credentials(key, keep_links=keep_links): without_credentials(
-                item, keep_links=keep_links
-            )
+            _text(key, keep_links=keep_links): without_credentials(item, keep_links=keep_links)
             for key, item in value.items()
         }
     if isinstance(value, list):
         return [without_credentials(item, keep_links=keep_links) for item in value]
-    if not isinstance(value, str):
-        return value
+    return value
+
+
+def _text(value: str, *, keep_links: bool) -> str:
     value = value.lstrip(_DLT_MARKS)  # before a number or a date, dlt would take them for its own
+    if ":" not in value:
+        return value
     if data := _DATA_URL.fullmatch(value):
         return data[1]
     return value if keep_links else _LINK_QUERY.sub(r"\1\2", value)
@@ -193,48 +200,67 @@ def _items(value: Any) -> list[Any]:
     return [] if value is None or value == {} else [value]
 
 
-def _result_record(job_id: str | None, item: Any, naming: Callable[[str], str]) -> dict[str, Any]:
+def _as_object(item: Any) -> dict[str, Any]:
     if isinstance(item, list):
-        item = {"list": item}  # the column that dlt itself would give a list in a list
-    elif not isinstance(item, dict):
-        item = {"value": item}
-    record: dict[str, Any] = _folded(item, naming, RESULT_COLUMNS)
-    return record | {"job_id": job_id}
+        return {"list": item}  # the column that dlt itself would give a list in a list
+    return item if isinstance(item, dict) else {"value": item}
 
 
-def _folded(
-    value: Any,
-    naming: Callable[[str], str],
-    columns: Mapping[str, TColumnSchema] = MappingProxyType({}),
-    data_type: str | None = "double",
-) -> Any:
-    """Give keys their column names and values their column's type; a value that is null yields."""
-    if isinstance(value, dict):
-        folded: dict[str, Any] = {}
+class _Shape:
+    """Gives keys their column names and values their column's type, without credentials."""
+
+    def __init__(self, naming: Callable[[str], str], *, keep_links: bool) -> None:
+        self._naming, self._keep_links = naming, keep_links
+
+    def record(self, value: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+        """Shape an object: of keys that get one name, a value that is null yields."""
+        record: dict[str, Any] = {}
         for key, item in value.items():
-            name = naming(key) if key.strip() else "x"
-            name = name.removeprefix("_") if name.startswith("_dlt_") else name
-            if item is not None and folded.get(name) is None:
-                known = columns.get(name, {"data_type": "double"})
-                folded[name] = _folded(item, naming, data_type=known["data_type"])
-        return folded
-    if isinstance(value, list):
-        return [_folded(item, naming) for item in value]
-    return _scalar(value, data_type)
+            if item is None:
+                continue
+            name = self._name(key)
+            if name not in record:
+                column = columns.get(name)
+                record[name] = self._value(item, column["data_type"] if column else "double")
+        return record
+
+    def _name(self, key: str) -> str:
+        return _column_name(self._naming, _text(key, keep_links=self._keep_links))
+
+    def _value(self, value: Any, data_type: str | None) -> Any:
+        if isinstance(value, str):
+            return _typed(_text(value, keep_links=self._keep_links), data_type)
+        if isinstance(value, dict):
+            return self.record(value, {})
+        if isinstance(value, list):
+            return [self._value(item, "double") for item in value]
+        return _number(value, data_type)
 
 
-def _scalar(value: Any, data_type: str | None) -> Any:
-    """Make a number what its column holds.
+@lru_cache(maxsize=1000)  # an account has few different keys
+def _column_name(naming: Callable[[str], str], key: str) -> str:
+    name = naming(key) if key.strip() else "x"
+    return name.removeprefix("_") if name.startswith("_dlt_") else name
 
-    JSON has one kind of number: 12 here and 12.5 there must not make two columns. What a
-    column can't hold goes beside it, to where dlt would put it.
+
+def _typed(text: str, data_type: str | None) -> Any:
+    """Make of a text what its column holds; what it can't hold goes to where dlt would put it."""
+    if data_type == "timestamp":
+        return _time(text) or {"v_text": text}
+    if data_type == "bigint" and len(text) > LONGEST_BIGINT:
+        return {"v_text": text}
+    return text
+
+
+def _number(value: Any, data_type: str | None) -> Any:
+    """Make of a number what its column holds.
+
+    JSON has one kind of number: 12 here and 12.5 there must not make two columns.
     """
-    if data_type == "text" and isinstance(value, (bool, int, float)):
+    if data_type == "text":
         return str(value).lower()  # as JSON writes it
     if data_type == "timestamp":
-        return _time(value) or {"v_text": _scalar(value, "text")}
-    if data_type == "bigint" and isinstance(value, str) and len(value) > LONGEST_BIGINT:
-        return {"v_text": value}
+        return {"v_text": str(value).lower()}
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return value
     if data_type == "bigint":
@@ -243,6 +269,9 @@ def _scalar(value: Any, data_type: str | None) -> Any:
 
 
 def _time(value: Any) -> datetime | None:
+    if isinstance(value, str) and value.endswith("Z"):  # as the API's sample; five times as fast
+        with suppress(ValueError):
+            return datetime.fromisoformat(value[:-1] + "+00:00")
     try:
         return ensure_datetime_in_tz(value, timezone.utc) if isinstance(value, str) else None
     except (ValueError, OverflowError, OSError, TypeError):  # of dlt's and pendulum's parsers

@@ -150,9 +150,7 @@ def load(options: argparse.Namespace, rows: Counter[str]) -> None:
         pipeline = prepare(options, host=jobs.custom_metrics["host"])
         is_counted = not (options.full_refresh or options.table_format)
         before = count_jobs(pipeline) if is_counted else 0
-        takes = pipeline.destination.capabilities().supported_loader_file_formats or []
-        is_fast = "parquet" in takes and options.destination != "postgres"  # which needs a driver
-        how: dict[str, Any] = {"loader_file_format": "parquet"} if is_fast else {}
+        how: dict[str, Any] = {}
         if options.full_refresh:
             how["refresh"] = "drop_sources"
             replace_views(pipeline, create=False)  # they would hold the tables

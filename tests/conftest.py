@@ -56,9 +56,7 @@ class Warehouse:
     def load(self, api: DemoAPI, **settings: Any) -> int:
         """Run once; return how many requests it took."""
         before = len(api.requests)
-        self.pipeline.run(
-            convertly_source(DEMO_KEY, api.url, **settings), loader_file_format="parquet"
-        )
+        self.pipeline.run(convertly_source(DEMO_KEY, api.url, **settings))
         return len(api.requests) - before
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:

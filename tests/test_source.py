@@ -176,3 +176,19 @@ def test_a_state_of_another_version_needs_a_full_refresh(
     assert len(api.requests) == requests
     warehouse.pipeline.run(source(DEMO_KEY, api.url), refresh="drop_sources")
     assert len(warehouse.rows("jobs", "id")) == 5
+
+
+@pytest.mark.parametrize(
+    ("destination", "found"), [("duckdb", "parquet"), ("postgres", "insert_values")]
+)
+def test_duckdb_is_given_parquet(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, destination: str, found: str
+) -> None:
+    """Without a setting, load files are Parquet for DuckDB, and what dlt prefers elsewhere."""
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", "postgresql://a:b@127.0.0.1/c")
+    pipeline = dlt.pipeline("files", destination=destination)
+    pipeline.extract(source(DEMO_KEY, serve(DemoAccount(5)).url))
+    pipeline.normalize()
+    [package] = pipeline.list_normalized_load_packages()
+    files = [job.job_file_info for job in pipeline.get_load_package_info(package).jobs["new_jobs"]]
+    assert {file.file_format for file in files if file.table_name == "jobs"} == {found}
