@@ -271,7 +271,9 @@ def _number(value: Any, data_type: str | None) -> Any:
 def _time(value: Any) -> datetime | None:
     if isinstance(value, str) and value.endswith("Z"):  # as the API's sample; five times as fast
         with suppress(ValueError):
-            return datetime.fromisoformat(value[:-1] + "+00:00")
+            moment = datetime.fromisoformat(value[:-1])
+            if moment.tzinfo is None:
+                return moment.replace(tzinfo=timezone.utc)
     try:
         return ensure_datetime_in_tz(value, timezone.utc) if isinstance(value, str) else None
     except (ValueError, OverflowError, OSError, TypeError):  # of dlt's and pendulum's parsers

@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +232,31 @@ def test_the_end_of_a_job_is_a_time() -> None:
     assert stored == datetime(2026, 5, 9, 10, 0, 7, tzinfo=timezone.utc)
     assert _record(completed_at="soon")["completed_at"] == {"v_text": "soon"}
     assert _record(completed_at=7)["completed_at"] == {"v_text": "7"}
+
+
+@pytest.mark.parametrize("zone", ["Z", "+00:00", "+02:00", "-11:30", ""])
+@pytest.mark.parametrize("decimals", range(7))
+def test_a_time_is_read_however_it_is_written(zone: str, decimals: int) -> None:
+    """A time has no zone (UTC), Z or an offset, and up to six decimals; it becomes aware."""
+    text = f"2026-05-09T10:00:00{'.123456'[: decimals + 1] if decimals else ''}{zone}"
+    sign, hours, minutes = int(f"{zone[:1]}1") if len(zone) > 1 else 1, zone[1:3], zone[4:]
+    offset = sign * timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    fraction = timedelta(microseconds=int(f"{'123456'[:decimals]:0<6}"))
+    at = row({"created_at": text}).created_at
+    assert at == datetime(2026, 5, 9, 10, tzinfo=timezone.utc) - offset + fraction
+
+
+@pytest.mark.parametrize("text", ["Z", "2026-05-09T10:00:00+02:00Z", "2026-05-09T25:00:00Z", "7Z"])
+def test_what_looks_like_a_time_may_be_none(text: str) -> None:
+    """A text that ends as a time does and is none is no time of creation."""
+    assert row({"created_at": text}).created_at is None
+
+
+def test_a_date_is_its_midnight() -> None:
+    """A date alone, with Z or without, is an aware time too: ages can be compared."""
+    for text in ("2026-05-09", "2026-05-09Z"):
+        at = row({"created_at": text}).created_at
+        assert at == datetime(2026, 5, 9, tzinfo=timezone.utc)
 
 
 @pytest.mark.parametrize(
