@@ -215,18 +215,7 @@ def prepare(options: argparse.Namespace, host: str) -> dlt.Pipeline:
 
     The local state may be that of another dataset or file, or older than the destination's.
     """
-    try:
-        pipeline = dlt.pipeline(
-            "convertly",
-            destination=options.destination,
-            dataset_name=options.dataset,
-            progress=Progress(),
-        )
-    except UnknownDestinationModule as error:
-        raise SettingsError(
-            f"dlt has no destination {options.destination!r}.",
-            "https://dlthub.com/docs/dlt-ecosystem/destinations names those that there are.",
-        ) from error
+    pipeline = make_pipeline(options)
     if pipeline.has_pending_data and not options.full_refresh:
         if pipeline.get_local_state_val("target") != target(pipeline):
             raise SettingsError(
@@ -234,7 +223,8 @@ def prepare(options: argparse.Namespace, host: str) -> dlt.Pipeline:
                 "Run again with the settings of that load first, or with --full-refresh.",
             )
         finish_pending(pipeline)
-    pipeline = pipeline.drop()
+    pipeline.drop()
+    pipeline = make_pipeline(options)  # anew: the dropped one stays in the folder it was made in
     pipeline.set_local_state_val("target", target(pipeline))
     pipeline.sync_destination()
     sources: dict[str, Any] = pipeline.state.get("sources", {})
@@ -248,6 +238,22 @@ def prepare(options: argparse.Namespace, host: str) -> dlt.Pipeline:
         print("The demo account makes way for yours.")
         options.full_refresh = True
     return pipeline
+
+
+def make_pipeline(options: argparse.Namespace) -> dlt.Pipeline:
+    """Make the pipeline, with the local state of earlier runs."""
+    try:
+        return dlt.pipeline(
+            "convertly",
+            destination=options.destination,
+            dataset_name=options.dataset,
+            progress=Progress(),
+        )
+    except UnknownDestinationModule as error:
+        raise SettingsError(
+            f"dlt has no destination {options.destination!r}.",
+            "https://dlthub.com/docs/dlt-ecosystem/destinations names those that there are.",
+        ) from error
 
 
 def finish_pending(pipeline: dlt.Pipeline) -> None:
@@ -272,10 +278,12 @@ def count_jobs(pipeline: dlt.Pipeline) -> int:
     if not pipeline.default_schema_name:
         return 0
     try:
-        counts = pipeline.dataset().row_counts(table_names=["jobs"]).fetchall()
+        with pipeline.sql_client() as client:
+            jobs = client.make_qualified_table_name("jobs")
+            counts = client.execute_sql(f"SELECT count(*) FROM {jobs}")  # noqa: S608 - of dlt
     except DestinationUndefinedEntity:
         return 0
-    return int(counts[0][1])
+    return int(counts[0][0]) if counts else 0
 
 
 def add_results_table(pipeline: dlt.Pipeline) -> None:

@@ -365,6 +365,19 @@ def test_datasets_and_files_do_not_share_a_cursor(serve: Serve, tmp_path: Path) 
     assert content() == listed(api.account)
 
 
+def test_each_folder_has_a_file_of_its_own(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is that of the folder the script is run in, wherever it was run before."""
+    api = serve(DemoAccount(20))
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        done = load_from(api)
+        assert "20 new" in done.stdout, done.stderr
+        assert content() == listed(api.account)
+
+
 def test_chunks_are_loads_of_their_own_and_cost_nothing(serve: Serve) -> None:
     """--chunk-pages splits a run into loads, each a prefix of history, for no further request."""
     api = serve(DemoAccount(1500))
