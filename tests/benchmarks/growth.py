@@ -1,69 +1,117 @@
-"""Measure how the cost of a run grows: with the jobs there are, and with what changed.
+"""Measure how the cost of a run grows: with the jobs there are, and with what has changed.
 
-    pip install altair vl-convert-python && python tests/benchmarks/growth.py
+    pip install vl-convert-python && python tests/benchmarks/growth.py
 
-A first load of 1,000 to 1,000,000 jobs, the largest read only; then, in a history of 100,000, runs
-with 10 to 10,000 new jobs, and with 1 to 1,000 older jobs that have ended, scattered over all of
-it. The figures go into README.md, and into growth.svg beside it.
+First loads with pipelines/load_jobs.py of 1,000 to 100,000 jobs, and the reading alone of up to
+1,000,000. Then, in a history of 100,000 jobs, runs with 10 to 10,000 new jobs, and runs after 1 to
+1,000 older jobs have ended, scattered over all of it. The figures go into README.md, and into
+growth.svg beside it.
 """
 
 import argparse
-import sys
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import altair
-from measure import Cost, measured
-from peers import PEERS, load, write
+from peers import CACHE, HERE, PEERS, Load, environment_of, load, write
 from server import Server, serving
+from vl_convert import vegalite_to_svg
 
-HERE = Path(__file__).resolve().parent
 CHART = HERE / "growth.svg"
-EXTRACT = HERE / "peers" / "extract.py"
-FIRST = "first load, by jobs"
-NEW = "run with new jobs, by new jobs"
-ENDED = "run with older jobs ended, by those"
+SCRIPT = PEERS["load_jobs"]
+READER = SCRIPT._replace(command=["{python}", f"{HERE}/peers/extract.py"], results="")
+READ, FIRST = "first load, only read, by jobs", "first load, by jobs"
+NEW, ENDED = "later run, by new jobs", "later run, by older jobs that have ended"
+POWERS = [10**power for power in range(9)]
+FIGURES = {"requests": "log", "CPU seconds": "log", "peak MB": "linear"}  # and their scales
 Point = dict[str, Any]
 
 
-def point(what: str, count: int, cost: Cost, requests: int) -> Point:
-    """Print and return one measurement."""
-    print(
-        f"{what}: {count:,}: {requests:,} requests, CPU {cost.cpu_seconds:.1f} s, "
-        f"{cost.megabytes:.0f} MB, {cost.wall_seconds:.1f} s",
-        flush=True,
-    )
-    return {
-        "run": what,
-        "count": count,
-        "requests": requests,
-        "CPU seconds": round(cost.cpu_seconds, 2),
-        "peak MB": round(cost.megabytes),
-    }
-
-
-def measure(server: Server, sizes: list[int], history: int, changes: list[int]) -> list[Point]:
-    """Take all measurements; a wrong result ends it."""
+def measure(server: Server, programs: Path, options: argparse.Namespace) -> list[Point]:
+    """Take all measurements: a first load, and what comes after it, in a folder for each."""
+    changes = options.changes
+    stories = [
+        *((READ, size, [(size, 0)]) for size in options.sizes),
+        *((FIRST, size, [(size, 0)]) for size in options.sizes if size <= options.history),
+        *((NEW, count, [(options.history, 0), (options.history + count, 0)]) for count in changes),
+        *(
+            (ENDED, count // 10, [(options.history, count // 10), (options.history, 0)])
+            for count in changes
+        ),
+    ]
     points = []
-    run = partial(checked, server)
-    for size in sizes:
+    for run, count, shown in stories:
         with TemporaryDirectory() as folder:
-            server.show(size)
-            is_largest = size == max(sizes) and len(sizes) > 1
-            cost, requests = extracted(server, Path(folder)) if is_largest else run(Path(folder))
-            points.append(point(FIRST, size, cost, requests))
-    for count in changes:
-        with TemporaryDirectory() as folder:
-            server.show(history)
-            run(Path(folder))
-            server.show(history + count)
-            points.append(point(NEW, count, *run(Path(folder))))
-    for count in [number // 10 for number in changes]:
-        with TemporaryDirectory() as folder:
-            server.show(history, pending=count)
-            run(Path(folder))
-            server.show(history)
-            points.append(point(ENDED, count, *run(Path(folder))))
+            for jobs, pending in shown:
+                server.show(jobs, pending=pending)
+                peer = READER if run == READ else SCRIPT
+                last = load(peer, programs, Path(folder), server, latency_ms=0)
+        points.append(point(run, count, last))
     return points
+
+
+def point(run: str, count: int, load: Load) -> Point:
+    """Print and return one measurement; a wrong one ends it all."""
+    if load.wrong:
+        raise SystemExit(f"{run}, {count:,}: {load.wrong}")
+    figures = (load.requests, round(load.cost.cpu_seconds, 1), round(load.cost.megabytes))
+    named = dict(zip(FIGURES, figures, strict=True))
+    print(f"{run}: {count:,}: {named}", flush=True)
+    return {"run": run, "count": count, **named}
+
+
+def draw(points: list[Point]) -> None:
+    """Draw a small chart: a panel for each figure, over the number of jobs."""
+    scales: dict[str, dict[str, Any]] = {
+        "log": {"scale": {"type": "log"}, "axis": {"format": "~s", "values": POWERS}},
+        "linear": {"axis": {"tickCount": 5}},
+    }
+    panels = [
+        {
+            "width": 190,
+            "height": 170,
+            "mark": {"type": "line", "point": True},
+            "encoding": {
+                "x": scales["log"] | {"field": "count", "type": "quantitative", "title": "jobs"},
+                "y": scales[scale] | {"field": name, "type": "quantitative"},
+                "color": {"field": "run", "type": "nominal", "sort": None, "title": None},
+            },
+        }
+        for name, scale in FIGURES.items()
+    ]
+    legend = {"legend": {"orient": "bottom", "columns": 2, "labelLimit": 400}}
+    chart = {"data": {"values": points}, "hconcat": panels, "background": "white", "config": legend}
+    CHART.write_text(vegalite_to_svg(chart))
+
+
+def main() -> None:
+    """Measure, draw and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    sizes, changes = [10**3, 10**4, 10**5, 10**6], [10, 100, 1_000, 10_000]
+    add("--sizes", type=int, nargs="+", default=sizes, help="jobs of the first loads")
+    add(
+        "--history",
+        type=int,
+        default=100_000,
+        help="jobs before the later runs; more are not loaded, but read",
+    )
+    add("--changes", type=int, nargs="+", default=changes, help="new jobs; a tenth as many end")
+    add("--environments", type=Path, default=CACHE, help="a folder")
+    options = parser.parse_args()
+    programs = environment_of(SCRIPT, options.environments)
+    most = max(*options.sizes, options.history + max(options.changes))
+    with serving(most) as server:
+        points = measure(server, programs, options)
+    draw(points)
+    rows = [
+        f"| {point['run']} | {point['count']:,} | {point['requests']:,} "
+        f"| {point['CPU seconds']} | {point['peak MB']} |"
+        for point in points
+    ]
+    names = points[0].keys()
+    write("growth", [f"| {' | '.join(names)} |", "| --- |" + " ---: |" * (len(names) - 1), *rows])
+
+
+if __name__ == "__main__":
+    main()

@@ -28,7 +28,7 @@ class Cost(NamedTuple):
 def measured(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Cost:
     """Run a command in a folder; what it says goes to `load.log` there."""
     # As at a user's: with compiled modules, and none of this project's settings.
-    inherited = {name: value for name, value in os.environ.items() if not name[:6] == "PYTHON"}
+    inherited = {name: value for name, value in os.environ.items() if name[:6] != "PYTHON"}
     done = subprocess.run(
         [sys.executable, "-S", __file__, *command],
         cwd=folder,

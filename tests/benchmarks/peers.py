@@ -28,6 +28,7 @@ from server import Server, serving
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 README = HERE / "README.md"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "convertly-source-peers"
 NEW = 30  # jobs, for the second run
 LARGE = 100_000  # jobs: one run, and not at every latency, or it would take hours
 CONNECTIONS = 8  # of this connector, where requests take time; else its default
@@ -38,7 +39,7 @@ CHILDREN = "SELECT count(*) FROM data.jobs__results"
 class Peer(NamedTuple):
     """How to start a load, what it needs, and how its results are counted."""
 
-    command: list[str]
+    command: list[str]  # of {python}, or of the programs in {bin}
     requirements: list[str]
     results: str
     says: str
@@ -102,8 +103,8 @@ def environment_of(peer: Peer, folder: Path) -> Path:
     done = place / "done"
     if not done.exists():
         print(f"Installing {' '.join(peer.requirements)}", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
-        pip = [place / "bin" / "python", "-m", "pip", "install", "-qq", "--compile"]
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
+        pip = [str(place / "bin" / "python"), "-m", "pip", "install", "-qq", "--compile"]
         subprocess.run([*pip, *peer.requirements], check=True)
         done.touch()
     return place / "bin"
@@ -131,8 +132,11 @@ def load(peer: Peer, programs: Path, folder: Path, server: Server, latency_ms: i
 def wrong(peer: Peer, folder: Path, expected: dict[str, object], cost: Cost) -> str:
     """Say what is wrong with a load; empty when all is right."""
     if cost.exit_code:
-        last = (folder / LOG).read_text().strip().splitlines()[-1:]
-        return f"ended with {cost.exit_code}: {' '.join(last)}"
+        log = (folder / LOG).read_text().strip().splitlines()
+        errors = [line for line in log if "Error" in line or "Exception" in line] or log
+        return f"ended with {cost.exit_code}: {' '.join(errors[-1:])}"
+    if not peer.results:  # it only reads
+        return ""
     with duckdb.connect(str(folder / "peer.duckdb"), read_only=True) as connection:
         rows = connection.execute("SELECT status, count(*) FROM data.jobs GROUP BY 1 ORDER BY 1")
         statuses = dict(rows.fetchall())
@@ -153,9 +157,7 @@ def compare(options: argparse.Namespace) -> Results:
                     continue
                 for _ in range(1 if size >= LARGE else options.runs):
                     for name in options.peers:
-                        pair = first_and_second(
-                            PEERS[name], programs[name], server, size, latency
-                        )
+                        pair = first_and_second(PEERS[name], programs[name], server, size, latency)
                         results[size, latency, name].append(pair)
                         say(size, latency, name, pair)
     return results
@@ -184,42 +186,43 @@ def say(size: int, latency: int, name: str, pair: tuple[Load, Load]) -> None:
 
 
 def table(results: Results) -> list[str]:
-    """Give the medians as Markdown, with each peer's wall time as a multiple of the connector's."""
+    """Give the medians as Markdown; what was wrong is shown as that, and its figures are not."""
+    columns = "times | CPU s | MB | requests"
     lines = [
-        "| jobs | ms | | first: s | × | CPU s | MB | requests "
-        "| 30 new: s | × | CPU s | MB | requests |",
+        f"| jobs | ms | | first: s | {columns} | {NEW} new: s | {columns} |",
         "| ---: | ---: | --- |" + " ---: |" * 10,
     ]
     for (size, latency, name), pairs in results.items():
         cells = []
         for which in (0, 1):
-            ours = results.get((size, latency, "connector"), pairs)
-            base = median(pair[which].cost.wall_seconds for pair in ours)
-            loads = [pair[which] for pair in pairs]
-            seconds = median(load.cost.wall_seconds for load in loads)
-            cells += [
-                f"{seconds:.2f}",
-                f"{seconds / base:.1f}",
-                f"{median(load.cost.cpu_seconds for load in loads):.2f}",
-                f"{median(load.cost.megabytes for load in loads):.0f}",
-                f"{median(load.requests for load in loads):.0f}",
-            ]
+            base = medians(results.get((size, latency, "connector"), []), which)
+            cells += figures(medians(pairs, which), base)
         mistakes = sum(bool(load.wrong) for pair in pairs for load in pair)
         mark = f" **{mistakes} of {2 * len(pairs)} wrong**" if mistakes else ""
         lines.append(f"| {size:,} | {latency} | {name}{mark} | {' | '.join(cells)} |")
     return lines
 
 
-def machine(options: argparse.Namespace) -> str:
+def medians(pairs: list[tuple[Load, Load]], which: int) -> tuple[float, ...]:
+    """Give the median wall and CPU seconds, memory and requests of the loads that were right."""
+    right = [pair[which] for pair in pairs if not pair[which].wrong]
+    figures = [(*load.cost[1:], load.requests) for load in right]
+    return tuple(median(of) for of in zip(*figures, strict=True))
+
+
+def figures(of: tuple[float, ...], base: tuple[float, ...]) -> list[str]:
+    """Show medians, the wall seconds also as a multiple of those of the connector."""
+    if not of:
+        return ["wrong", *"----"]
+    seconds, cpu, megabytes, requests = of
+    times = f"{seconds / base[0]:.1f}" if base else "-"
+    return [f"{seconds:.2f}", times, f"{cpu:.2f}", f"{megabytes:.0f}", f"{requests:.0f}"]
+
+
+def machine() -> str:
     """Describe what the figures were taken on."""
-    code = "import importlib.metadata as m; print(m.version('duckdb'))"
-    said = [f"{os.cpu_count()} cores", f"{platform.system()}, Python {platform.python_version()}"]
-    said.append(f"dlt {version('dlt')}")
-    for name in options.peers:
-        python = environment_of(PEERS[name], options.environments) / "python"
-        done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
-        said.append(f"DuckDB {done.stdout.strip()} ({name})")
-    return ", ".join(said)
+    python = f"{platform.system()}, Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores, {python}, dlt {version('dlt')}, DuckDB {version('duckdb')}"
 
 
 def write(name: str, lines: list[str]) -> None:
@@ -232,14 +235,13 @@ def write(name: str, lines: list[str]) -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--sizes", type=int, nargs="+", default=[1_000, 20_000, LARGE], help="jobs")
     add("--latencies", type=int, nargs="+", default=[0, 20, 100], help="ms a request")
     add("--runs", type=int, default=3, help=f"pairs of loads; from {LARGE:,} jobs on it is 1")
     add("--peers", nargs="+", default=list(PEERS), choices=PEERS)
-    add("--environments", type=Path, default=cache / "convertly-source-peers", help="a folder")
+    add("--environments", type=Path, default=CACHE, help="a folder")
     add("--no-table", action="store_true", help="only print, leave README.md alone")
     return parser.parse_args()
 
@@ -251,7 +253,7 @@ def main() -> int:
     lines = table(results)
     print("\n".join(lines))
     if not options.no_table:
-        write("peers", [f"On {machine(options)}.", "", *lines])
+        write("peers", [f"{machine()}.", "", *lines])
     return int(any(load.wrong for pairs in results.values() for pair in pairs for load in pair))
 
 

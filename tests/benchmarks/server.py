@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
@@ -103,10 +103,9 @@ class FastAPI(DemoAPI):
         return Reply(401 if "error" in body else 200, body).send(request)
 
     def _encoded(self, limit: int, offset: int, status: str | None) -> str:
+        places: Sequence[int] = range(self._size)
         if status:
             places = sorted(self._pending) if status == "pending" else []
-        else:
-            places = range(self._size)
         newest_first = places[::-1][offset : offset + limit]
         jobs = ",".join(self._pending.get(place, self._jobs[place]) for place in newest_first)
         total, has_more = len(places), offset + limit < len(places)

@@ -1,4 +1,4 @@
-"""This connector, in a pipeline of a user's own."""
+"""The connector, in a pipeline of a user's own."""
 
 import os
 

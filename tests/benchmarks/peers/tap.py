@@ -26,7 +26,8 @@ class Pages(BaseOffsetPaginator):
         """Whether there are jobs of interest behind this page."""
         page = response.json()
         is_recent = not self._since or (
-            datetime.fromisoformat(page["jobs"][-1]["created_at"]) >= self._since
+            datetime.fromisoformat(page["jobs"][-1]["created_at"].replace("Z", "+00:00"))
+            >= self._since
         )
         return page["pagination"]["hasMore"] and is_recent
 
@@ -59,7 +60,11 @@ class Jobs(RESTStream[int]):
         bookmark = self.get_starting_timestamp(None)
         return Pages(bookmark and bookmark - timedelta(days=1))
 
-    def get_url_params(self, context: Any, next_page_token: int | None) -> dict[str, Any]:
+    def get_url_params(
+        self,
+        context: Any,  # noqa: ARG002 - the SDK's interface
+        next_page_token: int | None,
+    ) -> dict[str, Any]:
         """Ask for a page."""
         return {"limit": LIMIT, "offset": next_page_token or 0}
 
