@@ -1,6 +1,6 @@
 """Measure a first load beside DuckDB's own reading of the same bodies, and beside arrow tables.
 
-python tests/benchmarks/floor.py [--size 100000] [--runs 3]
+python tests/benchmarks/floor.py [--size 100000] [--latency 0] [--runs 3]
 """
 
 import argparse
@@ -49,8 +49,10 @@ def first_load(peer: Peer, server: Server, pages: list[bytes], size: int) -> Loa
             path = Path(folder, "bodies", f"{number:06}.json")
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(page)
-        server.show(size)
-        done = load(peer, environment_of(peer, OPTIONS.environments), Path(folder), server, 0)
+        server.show(size, OPTIONS.latency)
+        done = load(
+            peer, environment_of(peer, OPTIONS.environments), Path(folder), server, OPTIONS.latency
+        )
     if done.wrong:
         raise SystemExit(done.wrong)
     return done
@@ -67,7 +69,10 @@ def main() -> None:
                 print(name, loads[name][-1], flush=True)
     cpu = {name: median(load.cost.cpu_seconds for load in of) for name, of in loads.items()}
     floor = cpu["DuckDB's `read_json`, of files"]
-    lines = [f"| {OPTIONS.size:,} jobs | CPU s | times | wall s | MB |", "| --- |" + " ---: |" * 4]
+    lines = [
+        f"| {OPTIONS.size:,} jobs, {OPTIONS.latency} ms | CPU s | times | wall s | MB |",
+        "| --- |" + " ---: |" * 4,
+    ]
     for name, of in loads.items():
         wall = median(load.cost.wall_seconds for load in of)
         megabytes = median(load.cost.megabytes for load in of)
@@ -79,6 +84,7 @@ def main() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=100_000, help="jobs")
+    parser.add_argument("--latency", type=int, default=0, help="ms a request")
     parser.add_argument("--runs", type=int, default=3, help="loads of each")
     parser.add_argument("--environments", type=Path, default=CACHE, help="a folder")
     OPTIONS = parser.parse_args()

@@ -84,8 +84,9 @@ def of_columns(rows: list[Row]) -> tuple[pa.Table, pa.Table]:
 def jobs() -> Iterator[Any]:
     """Read all pages."""
     tables = {"records": of_records, "columns": of_columns}[sys.argv[1]]
-    client = JobsClient(os.environ["API_KEY"], os.environ["API_URL"])
-    for rows in Listing(client, 100, 4).read(BEGINNING, END):
+    connections = int(os.environ.get("SOURCES__CONVERTLY__MAX_CONNECTIONS", "4"))
+    client = JobsClient(os.environ["API_KEY"], os.environ["API_URL"], max_connections=connections)
+    for rows in Listing(client, 100, connections).read(BEGINNING, END):
         parents, children = tables(rows)
         yield dlt.mark.with_table_name(parents, "jobs")
         yield dlt.mark.with_table_name(children, "jobs__results")
