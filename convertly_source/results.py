@@ -75,13 +75,16 @@ TABLES: dict[str, tuple[str, Columns]] = {
 }
 for required in (JOB_COLUMNS["id"], JOB_COLUMNS["created_at"], RESULT_COLUMNS["job_id"]):
     required["nullable"] = False
+JOB_TYPES, RESULT_TYPES = (
+    {name: column["data_type"] or "double" for name, column in columns.items()}
+    for columns in (JOB_COLUMNS, RESULT_COLUMNS)
+)
 
 LONGEST_BIGINT = 17  # characters that 64 bits hold, decimal or hexadecimal
 _DLT_MARKS = "".join(map(chr, range(PUA_START, PUA_START + PUA_CHARACTER_MAX + 1)))
 _DATA_URL = re.compile(r"\s*(data:[^\s,;]*)[;,].*", re.IGNORECASE | re.DOTALL)
-_LINK_QUERY = re.compile(
-    r"(\A\s*https?://[^?]*)\?.*|(https?://[^?]*)\?\S+", re.IGNORECASE | re.DOTALL
-)
+_LINK = re.compile(r"\s*https?://", re.IGNORECASE)
+_LINK_IN_TEXT = re.compile(r"(https?://[^?]*)\?\S+", re.IGNORECASE)
 
 
 class Row(NamedTuple):
@@ -151,11 +154,11 @@ def job_record(
     shape = _Shape(naming, keep_links=keep_signed_urls)
     items, info = split_results(row.job.get("results") if row.is_final else None)
     rest = {key: value for key, value in row.job.items() if key not in ("results", "created_at")}
-    record = shape.record(rest, JOB_COLUMNS)
+    record = shape.record(rest, JOB_TYPES)
     record |= {"id": row.id, "created_at": row.created_at}
     record["results_info"] = without_credentials(info, keep_links=keep_signed_urls) or None
     record["results"] = [
-        shape.record(_as_object(item), RESULT_COLUMNS) | {"job_id": row.id} for item in items
+        shape.record(_as_object(item), RESULT_TYPES) | {"job_id": row.id} for item in items
     ]
     return record
 
@@ -186,12 +189,16 @@ def without_credentials(value: Any, *, keep_links: bool = False) -> Any:
 
 
 def _text(value: str, *, keep_links: bool) -> str:
-    value = value.lstrip(_DLT_MARKS)  # before a number or a date, dlt would take them for its own
-    if ":" not in value:
+    if value.isascii() and ":" not in value:
         return value
+    value = value.lstrip(_DLT_MARKS)  # before a number or a date, dlt would take them for its own
     if data := _DATA_URL.fullmatch(value):
         return data[1]
-    return value if keep_links else _LINK_QUERY.sub(r"\1\2", value)
+    if keep_links or "?" not in value:
+        return value
+    if _LINK.match(value):
+        return value.partition("?")[0]
+    return _LINK_IN_TEXT.sub(r"\1", value)
 
 
 def _items(value: Any) -> list[Any]:
@@ -212,22 +219,17 @@ class _Shape:
     def __init__(self, naming: Callable[[str], str], *, keep_links: bool) -> None:
         self._naming, self._keep_links = naming, keep_links
 
-    def record(self, value: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+    def record(self, value: Mapping[str, Any], types: Mapping[str, TDataType]) -> dict[str, Any]:
         """Shape an object: of keys that get one name, a value that is null yields."""
         record: dict[str, Any] = {}
         for key, item in value.items():
-            if item is None:
-                continue
-            name = self._name(key)
-            if name not in record:
-                column = columns.get(name)
-                record[name] = self._value(item, column["data_type"] if column else "double")
+            if item is not None:
+                name = _column_name(key, self._naming, self._keep_links)
+                if name not in record:
+                    record[name] = self._value(item, types.get(name, "double"))
         return record
 
-    def _name(self, key: str) -> str:
-        return _column_name(self._naming, _text(key, keep_links=self._keep_links))
-
-    def _value(self, value: Any, data_type: str | None) -> Any:
+    def _value(self, value: Any, data_type: TDataType) -> Any:
         if isinstance(value, str):
             return _typed(_text(value, keep_links=self._keep_links), data_type)
         if isinstance(value, dict):
@@ -238,12 +240,12 @@ class _Shape:
 
 
 @lru_cache(maxsize=1000)  # an account has few different keys
-def _column_name(naming: Callable[[str], str], key: str) -> str:
-    name = naming(key) if key.strip() else "x"
+def _column_name(key: str, naming: Callable[[str], str], keep_links: bool) -> str:  # noqa: FBT001
+    name = naming(_text(key, keep_links=keep_links)) if key.strip() else "x"
     return name.removeprefix("_") if name.startswith("_dlt_") else name
 
 
-def _typed(text: str, data_type: str | None) -> Any:
+def _typed(text: str, data_type: TDataType) -> Any:
     """Make of a text what its column holds; what it can't hold goes to where dlt would put it."""
     if data_type == "timestamp":
         return _time(text) or {"v_text": text}
@@ -252,7 +254,7 @@ def _typed(text: str, data_type: str | None) -> Any:
     return text
 
 
-def _number(value: Any, data_type: str | None) -> Any:
+def _number(value: Any, data_type: TDataType) -> Any:
     """Make of a number what its column holds.
 
     JSON has one kind of number: 12 here and 12.5 there must not make two columns.

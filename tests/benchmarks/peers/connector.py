@@ -9,6 +9,4 @@ from convertly_source import convertly_source
 pipeline = dlt.pipeline(
     "peer", destination=dlt.destinations.duckdb("peer.duckdb"), dataset_name="data"
 )
-pipeline.run(
-    convertly_source(os.environ["API_KEY"], os.environ["API_URL"]), loader_file_format="parquet"
-)
+pipeline.run(convertly_source(os.environ["API_KEY"], os.environ["API_URL"]))
