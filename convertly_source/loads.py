@@ -16,6 +16,7 @@ from dlt.pipeline.helpers import retry_schema_update
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from convertly_source.errors import SettingsError
+from convertly_source.results import TABLES
 
 PAGES_A_CHUNK = 200
 SCHEMA = "convertly"
@@ -89,12 +90,13 @@ def refuse_other_account(pipeline: dlt.Pipeline, host: str) -> None:
 def load_in_chunks(pipeline: dlt.Pipeline, source: DltSource) -> Counter[str]:
     """Load all that the source has to give, so many pages at a time; count the rows by table."""
     jobs = source.resources["jobs"].add_limit(PAGES_A_CHUNK)
-    rows = Counter[str]()
+    rows = Counter(dict.fromkeys(TABLES, 0))
     takes = pipeline.destination.capabilities().supported_loader_file_formats or []
     is_fast = "parquet" in takes and pipeline.destination.destination_name != "postgres"
     while True:
         pipeline.extract(source, loader_file_format="parquet" if is_fast else None)
-        rows.update(pipeline.normalize().row_counts)
+        counts = pipeline.normalize().row_counts
+        rows.update({table: counts[table] for table in counts if not table.startswith("_dlt")})
         _load(pipeline)
         if jobs.custom_metrics["is_complete"]:
             return rows

@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING, Any
 try:
     from airflow.sdk import BaseHook, Param, Variable, dag, task
     from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
+
+    GROWING: float = 2.0  # True would be 1 there: waits that don't grow
 except ImportError:  # Airflow 2
     from airflow.decorators import dag, task
     from airflow.exceptions import AirflowFailException, AirflowNotFoundException
     from airflow.hooks.base import BaseHook
     from airflow.models import Variable
     from airflow.models.param import Param
+
+    GROWING = True
 
 if TYPE_CHECKING:
     from convertly_source.windows import Place
@@ -41,7 +45,7 @@ DEFAULTS = {
     "pool_slots": CONNECTIONS,
     "retries": 6,  # of what can heal, after 1, 2, 4, ... minutes
     "retry_delay": timedelta(minutes=1),
-    "retry_exponential_backoff": 2.0,
+    "retry_exponential_backoff": GROWING,
     "max_retry_delay": timedelta(hours=1),
 }
 DLT = {
@@ -96,8 +100,8 @@ def convertly_jobs() -> None:
 def convertly_backfill() -> None:
     """Load a history, a task a window; at once where the destination takes several writers."""
 
-    @task(multiple_outputs=True)
-    def plan(params: Any = None) -> dict[str, list[list[str]]]:
+    @task
+    def plan(params: Any = None) -> list[list[str]]:
         with convertly(params) as place:
             from convertly_source import windows
             from convertly_source.errors import SettingsError
@@ -108,11 +112,14 @@ def convertly_backfill() -> None:
                 raise SettingsError(
                     f"These are {len(found):,} windows.", "Set a higher days_per_window."
                 )
-            texts = [[moment.isoformat() for moment in window] for window in found]
-            whole = [[texts[0][0], texts[-1][1]]]
-            is_alone = place.destination in windows.ONE_WRITER
-            at_once, one_by_one = ([], texts) if is_alone else (texts, [])
-            return {"at_once": at_once, "one_by_one": one_by_one, "whole": whole}
+            return [[moment.isoformat() for moment in window] for window in found]
+
+    @task
+    def choose(found: list[list[str]], *, is_alone: bool, params: Any = None) -> list[list[str]]:
+        """Give the windows to the tasks that run at once, or to those that run one by one."""
+        from convertly_source.windows import ONE_WRITER
+
+        return found if (params["destination"] in ONE_WRITER) == is_alone else []
 
     @task(map_index_template="{{ task.op_kwargs['window'] | join(' to ') }}")
     def load(window: list[str], params: Any = None) -> dict[str, int]:
@@ -122,22 +129,22 @@ def convertly_backfill() -> None:
             return dict(windows.load(windows.window(*window), place))
 
     @task(trigger_rule="none_failed")
-    def compare(whole: list[list[str]], params: Any = None) -> dict[str, Any]:
+    def compare(found: list[list[str]], params: Any = None) -> dict[str, Any]:
         """Fail when jobs are missing; else give what an ordinary run is to start with."""
         with convertly(params) as place:
             from convertly_source import windows
 
-            done = windows.finish(windows.window(*whole[0]), place)
+            done = windows.finish(windows.window(found[0][0], found[-1][1]), place)
             return {"jobs": done.jobs, "start_date": done.start_date.isoformat()}
 
-    planned = plan()
-    at_once = load.override(task_id="load_at_once", max_active_tis_per_dag=WINDOWS_AT_ONCE)
-    one_by_one = load.override(task_id="load_one_by_one", max_active_tis_per_dag=1)
+    found = plan()
     loaded = [
-        at_once.expand(window=planned["at_once"]),
-        one_by_one.expand(window=planned["one_by_one"]),
+        load.override(task_id=f"load_{how}", max_active_tis_per_dag=most).expand(
+            window=choose.override(task_id=how)(found, is_alone=most == 1)
+        )
+        for how, most in (("at_once", WINDOWS_AT_ONCE), ("one_by_one", 1))
     ]
-    loaded >> compare(planned["whole"])
+    loaded >> compare(found)
 
 
 @contextmanager
