@@ -21,6 +21,7 @@ from convertly_source.windows import (
     finish,
     load,
     plan,
+    window,
 )
 
 
@@ -47,21 +48,21 @@ def backfill(options: argparse.Namespace, rows: Counter[str]) -> None:
         notes = Notes(place, whole.start)
         ahead = Window(notes.loaded_until, whole.end)
         progress = Progress(total=count_listed(place.listing(), ahead))
-        for number, window in enumerate(windows, 1):
-            if window.end > notes.loaded_until:
-                new = load(window, place, progress)
+        for number, part in enumerate(windows, 1):
+            if part.end > notes.loaded_until:
+                new = load(part, place, progress)
                 rows.update(new)
-                notes.note(window.end)
-                print(f"{number} of {len(windows)}: {said(window, new)}", flush=True)
+                notes.note(part.end)
+                print(f"{number} of {len(windows)}: {said(part, new)}", flush=True)
         done = finish(whole, place)
-        notes.forget()
+        notes.note(whole.start)  # the next run loads all windows again
     print(f"All {done.jobs:,} jobs of these windows are in {notes.target}. Go on with:")
     print(f"  python pipelines/load_jobs.py --start-date {done.start_date.isoformat()}")
 
 
-def said(window: Window, rows: Counter[str]) -> str:
+def said(part: Window, rows: Counter[str]) -> str:
     """Say what was loaded of a window."""
-    start, end = (f"{moment:%Y-%m-%d %H:%M}" for moment in window)
+    start, end = (f"{moment:%Y-%m-%d %H:%M}" for moment in part)
     return f"{start} to {end}, {rows['jobs']:,} jobs and {rows['jobs__results']:,} results"
 
 
@@ -72,26 +73,21 @@ class Notes:
     """
 
     def __init__(self, place: Place, start: datetime) -> None:
-        self._state = dlt.pipeline("convertly_backfill")
+        self._state, self._start = dlt.pipeline("convertly_backfill"), start
+        self.loaded_until = start
         with place.pipeline() as pipeline:
             self.target = target(pipeline)
-            self.loaded_until = start
             with suppress(KeyError):
-                noted, *moments = self._state.get_local_state_val("loaded")
-                loaded = Window(*map(datetime.fromisoformat, moments))
+                loaded = window(*self._state.get_local_state_val(self.target))
                 is_there = count_loaded(pipeline, loaded) >= count_listed(place.listing(), loaded)
-                if (noted, loaded.start) == (self.target, start) and is_there:
+                if loaded.start == start and is_there:
                     self.loaded_until = loaded.end
-        self._start = start
 
     def note(self, end: datetime) -> None:
-        """Note that all windows up to there are loaded."""
-        loaded = [self.target, self._start.isoformat(), end.isoformat()]
-        self._state.set_local_state_val("loaded", loaded)
-
-    def forget(self) -> None:
-        """Note nothing more: the next run loads all windows again."""
-        self._state.drop()
+        """Note that all windows up to there are loaded; up to the start, and nothing is."""
+        self._state.set_local_state_val(
+            self.target, [moment.isoformat() for moment in (self._start, end)]
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

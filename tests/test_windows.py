@@ -1,6 +1,8 @@
 """A history in windows: they tile, are loaded at the same time, and leave nothing but the jobs."""
 
 import multiprocessing
+import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
@@ -120,6 +122,8 @@ def test_a_window_is_half_open(serve: Serve) -> None:
     assert load(bounds, at(api))["jobs"] == 2
     found = in_duckdb("SELECT id FROM history.jobs ORDER BY created_at")
     assert found == [(one["id"],), (two["id"],)]
+    load(Window(bounds.end, bounds.end + DAY), at(api))
+    assert in_duckdb("SELECT count(*) FROM history.jobs") == [(3,)]
     assert finish(bounds, at(api)).jobs == 2
 
 
@@ -157,7 +161,7 @@ def test_windows_at_the_same_time_lose_nothing(serve: Serve, in_postgres: Ask) -
         if len(api.requests) <= first + 4:
             meeting.wait()
 
-    first, api.fault = len(api.requests), meet  # type: ignore[assignment]
+    first, api.fault = len(api.requests), meet
     with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as workers:
         list(workers.map(load, windows, [place] * len(windows)))
     api.fault = lambda _: None
@@ -175,6 +179,28 @@ def test_windows_at_the_same_time_lose_nothing(serve: Serve, in_postgres: Ask) -
         assert pipeline.default_schema.version_hash in stored
     for name in extras:
         assert in_postgres(f"SELECT count({name}) > 0 FROM history.jobs") == [(True,)]
+
+
+def test_a_column_that_two_windows_add_is_added_once(serve: Serve, in_postgres: Ask) -> None:
+    """Where another load adds a column at the same moment, the window looks again, and goes on."""
+    api = serve(DemoAccount(40))
+    place = at(api, "postgres")
+    [whole] = plan(place, None, None, 7)
+    api.account.jobs[0]["extra"] = "new"
+    url = os.environ["DESTINATION__POSTGRES__CREDENTIALS"]
+    waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'history.jobs'::regclass"
+    with (
+        closing(psycopg2.connect(url)) as other,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as workers,
+    ):
+        other.cursor().execute("ALTER TABLE history.jobs ADD COLUMN extra varchar")
+        loaded = workers.submit(load, whole, place)
+        while not in_postgres(waiting):
+            assert not loaded.done()
+            time.sleep(0.05)
+        other.commit()
+        assert loaded.result()["jobs"] == 40
+    assert in_postgres("SELECT count(extra) FROM history.jobs") == [(1,)]
 
 
 def test_an_ordinary_run_takes_over(serve: Serve, tmp_path: Path) -> None:
