@@ -1,4 +1,4 @@
-"""Run by the Python of an Airflow: `dag.test()` of a DAG, once for each JSON of parameters.
+"""Run by the Python of an Airflow: `dag.test()` of a DAG, with parameters in JSON.
 
 Without arguments it says how the DAGs were imported.
 """
@@ -13,15 +13,14 @@ except ImportError:  # Airflow 2
 
 dags = DagBag()
 if sys.argv[1:]:
-    name, *runs = sys.argv[1:]
-    for parameters in runs:
-        dags.dags[name].test(run_conf=json.loads(parameters))
+    dag, parameters = sys.argv[1:]
+    dags.dags[dag].test(run_conf=json.loads(parameters))
 else:
     tasks = [task for dag in dags.dags.values() for task in dag.tasks]
     said = {
         "dags": sorted(dags.dags),
         "errors": dags.import_errors,
-        "warnings": getattr(dags, "captured_warnings", {}),
-        "retries": {task.task_id: float(task.retry_exponential_backoff) for task in tasks},
+        "warnings": dags.captured_warnings,
+        "growth": {float(task.retry_exponential_backoff) for task in tasks}.pop(),
     }
-    print(json.dumps(said))
+    print(f"\n{json.dumps(said)}")
