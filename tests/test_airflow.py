@@ -169,9 +169,9 @@ def test_a_scheduler_runs_them(
     airflow.command("pools", "set", "convertly", "8", "requests to Convertly under way")
     api = serve(DemoAPI(DemoAccount(800), key=KEY))
     gate, file = Gate(api), tmp_path / "jobs.duckdb"
+    connection = {"conn_type": "http", "host": api.url, "password": KEY}
     settings = {
-        "CONVERTLY_API_KEY": KEY,
-        "CONVERTLY_BASE_URL": api.url,
+        "AIRFLOW_CONN_CONVERTLY": json.dumps(connection),
         "CONVERTLY_POOL": "convertly",
         "DESTINATION__DUCKDB__CREDENTIALS": str(file),
         "DESTINATION__POSTGRES__CREDENTIALS": url,
