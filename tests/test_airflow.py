@@ -161,9 +161,9 @@ def test_a_scheduler_runs_them(
     two at a time, as many as the pool lets through, and lose nothing.
     """
     url = servers(postgres)
-    with closing(psycopg2.connect(url)) as connection:
-        connection.autocommit = True
-        connection.cursor().execute("CREATE DATABASE airflow")
+    with closing(psycopg2.connect(url)) as server:
+        server.autocommit = True
+        server.cursor().execute("CREATE DATABASE airflow")
     database = url.replace("/postgres?", "/airflow?")
     airflow = Airflow.make("3.3.2", tmp_path / "home", database)
     airflow.command("pools", "set", "convertly", "8", "requests to Convertly under way")

@@ -24,7 +24,7 @@ from test_model import summary
 
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
-from convertly_source.errors import ResponseError, SettingsError
+from convertly_source.errors import ResponseError, SettingsError, explained
 from convertly_source.jobs import LAG
 from convertly_source.loads import load_in_chunks, pipeline_into, refuse_other_account, restore
 from convertly_source.windows import Place, Window, finish, load, plan, tiles, window
@@ -111,6 +111,7 @@ def test_windows_one_by_one_are_the_account(serve: Serve) -> None:
     assert tables == [("_dlt_loads",), ("_dlt_version",), ("jobs",), ("jobs__results",)]
     whole = Window(windows[0].start, windows[-1].end)
     assert finish(whole, at(api)).jobs == 300
+    assert plan(at(api), None, None, 2) == windows
 
 
 def test_a_window_is_half_open(serve: Serve) -> None:
@@ -137,6 +138,21 @@ def test_what_is_missing_is_said(serve: Serve) -> None:
     in_duckdb("DELETE FROM history.jobs WHERE created_at > '2026-05-03' RETURNING id")
     with pytest.raises(ResponseError, match=r"lists 120 jobs .* \d+ of them"):
         finish(whole, at(api))
+    Path("convertly.duckdb").unlink()
+    with pytest.raises(ResponseError, match=r"lists 120 jobs .* 0 of them"):
+        finish(whole, at(api))
+
+
+def test_a_window_that_fails_leaves_nothing(serve: Serve) -> None:
+    """A key that is refused is an error of the window, before anything is made for it."""
+    api = serve(DemoAccount(20))
+    [whole] = plan(at(api), None, None, 40)
+    place = at(api)
+    place.settings["api_key"] = "cvly_wrong"
+    with pytest.raises(PipelineStepFailed) as failed:
+        load(whole, place)
+    assert isinstance(explained(failed.value), SettingsError)
+    assert schemas(in_duckdb) == ["history"]
 
 
 def test_windows_at_the_same_time_lose_nothing(serve: Serve, in_postgres: Ask) -> None:
@@ -203,8 +219,11 @@ def test_a_column_that_two_windows_add_is_added_once(serve: Serve, in_postgres: 
     assert in_postgres("SELECT count(extra) FROM history.jobs") == [(1,)]
 
 
-def test_an_ordinary_run_takes_over(serve: Serve, tmp_path: Path) -> None:
+def test_an_ordinary_run_takes_over(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From the date that is handed over on, an ordinary run follows all that was not ended."""
+    monkeypatch.setattr("convertly_source.loads.PAGES_A_CHUNK", 1)
     api = serve(DemoAccount(300))
     windows = plan(at(api), None, None, 5)
     for one in windows:
