@@ -205,7 +205,7 @@ def _bad(name: str, value: object) -> SettingsError:
 
 def _window(start: Moment | None, end: Moment | None) -> tuple[datetime | None, datetime | None]:
     """Read the bounds of the window; without a start it begins with the first job."""
-    since, until = _moment("start_date", start), _moment("end_date", end)
+    since, until = moment("start_date", start), moment("end_date", end)
     if until:
         since = since or datetime(1970, 1, 1, tzinfo=timezone.utc)
         if since >= until:
@@ -213,7 +213,8 @@ def _window(start: Moment | None, end: Moment | None) -> tuple[datetime | None, 
     return since, until
 
 
-def _moment(name: str, value: Moment | None) -> datetime | None:
+def moment(name: str, value: Moment | None) -> datetime | None:
+    """Read a moment; raise `SettingsError`, which names it, when it can't be read."""
     try:
         return None if value is None else ensure_datetime_in_tz(value, timezone.utc)
     except (ValueError, OverflowError, TypeError) as error:

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,6 +35,7 @@ from tqdm import tqdm
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.errors import SettingsError, explained
+from convertly_source.loads import restore
 from convertly_source.results import TABLES
 
 DEFAULTS = {
@@ -74,10 +75,14 @@ DEMO_HOST = "127.0.0.1"
 
 
 class Progress(Collector):
-    """A bar of the jobs read on a terminal, a plain line every few seconds elsewhere."""
+    """A bar of the jobs read on a terminal, a plain line every few seconds elsewhere.
 
-    def __init__(self, seconds_between_lines: float = 5) -> None:
+    `total` is for several loads together; of a single one dlt says it.
+    """
+
+    def __init__(self, seconds_between_lines: float = 5, total: int | None = None) -> None:
         self._bar = tqdm(desc="Jobs", unit=" jobs", disable=not sys.stderr.isatty(), leave=False)
+        self._total = total
         self._count, self._seconds, self._next_line = 0, seconds_between_lines, time.monotonic()
 
     def update(
@@ -93,7 +98,7 @@ class Progress(Collector):
         if name != "Jobs read" or not inc:
             return
         self._count += inc
-        self._bar.total = max(total or 0, self._count)
+        self._bar.total = max(self._total or total or 0, self._count)
         self._bar.update(inc)
         if self._bar.disable and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + self._seconds
@@ -226,7 +231,7 @@ def prepare(options: argparse.Namespace, host: str) -> dlt.Pipeline:
     pipeline.drop()
     pipeline = make_pipeline(options)  # anew: the dropped one stays in the folder it was made in
     pipeline.set_local_state_val("target", target(pipeline))
-    pipeline.sync_destination()
+    restore(pipeline)
     sources: dict[str, Any] = pipeline.state.get("sources", {})
     loaded = sources.get("convertly", {}).get("resources", {}).get("jobs", {}).get("host", host)
     if loaded != host and not options.full_refresh:
@@ -316,19 +321,31 @@ def account(options: argparse.Namespace) -> Iterator[DltSource]:
     """Make the source: of the account that the settings name, or of a demo account."""
     names = ("start_date", "end_date", "status", "table_format")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    if options.demo:
+    with access(demo=options.demo) as settings:
+        yield convertly_source(**settings, **given)
+
+
+@contextmanager
+def access(*, demo: bool) -> Iterator[dict[str, Any]]:
+    """Give what the source needs to reach the account: nothing, or the way to a demo account."""
+    if demo:
         with DemoAPI(DemoAccount()).serve() as api:
-            yield convertly_source(DEMO_KEY, api.url, **given)
+            yield {"api_key": DEMO_KEY, "base_url": api.url}
     else:
-        yield convertly_source(**given)
+        yield {}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, and return the exit code; what a person can mend is said in two lines."""
+    """Load, and return the exit code."""
+    return run(lambda rows: load(parse(arguments), rows))
+
+
+def run(work: Callable[[Counter[str]], None]) -> int:
+    """Do the work, and return the exit code; what a person can mend is said in two lines."""
     rows = Counter[str]()
     stop_on_ctrl_c(rows)
     try:
-        load(parse(arguments), rows)
+        work(rows)
     except Exception as error:
         known = explained(error)
         if not known:

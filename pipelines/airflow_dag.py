@@ -1,0 +1,203 @@
+"""The jobs of a Convertly account in Airflow: hourly, and their history on many workers.
+
+Copy this file into the DAGs folder; `convertly-source` must be installed where tasks run. The key
+is the password of the connection `convertly` (whose host, if it has one, is the API's address),
+else the variable `convertly_api_key`, else `CONVERTLY_API_KEY`. What dlt needs beside it, as
+`DESTINATION__POSTGRES__CREDENTIALS`, comes from the environment of the tasks.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+try:
+    from airflow.sdk import BaseHook, Param, Variable, dag, task
+    from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
+
+    GROWING: float = 2.0  # True would be 1 there: waits that don't grow
+except ImportError:  # Airflow 2
+    from airflow.decorators import dag, task
+    from airflow.exceptions import AirflowFailException, AirflowNotFoundException
+    from airflow.hooks.base import BaseHook
+    from airflow.models import Variable
+    from airflow.models.param import Param
+
+    GROWING = True
+
+if TYPE_CHECKING:
+    from convertly_source.windows import Place
+
+CONNECTIONS = 4  # requests that a task may have under way, and the slots it takes in the pool
+POOL = os.environ.get("CONVERTLY_POOL", "default_pool")
+WINDOWS_AT_ONCE = 8
+MOST_WINDOWS = 1024  # Airflow's max_map_length
+OPTIONAL = ["null", "string"]
+PLACE = {
+    "destination": Param("duckdb", type="string", description="a destination of dlt"),
+    "dataset": Param("convertly_data", type="string", description="a schema"),
+}
+DEFAULTS = {
+    "pool": POOL,
+    "pool_slots": CONNECTIONS,
+    "retries": 6,  # of what can heal, after 1, 2, 4, ... minutes
+    "retry_delay": timedelta(minutes=1),
+    "retry_exponential_backoff": GROWING,
+    "max_retry_delay": timedelta(hours=1),
+}
+DLT = {
+    "runtime.intercept_signals": False,  # they are Airflow's
+    "runtime.dlthub_telemetry": False,
+    "load.truncate_staging_dataset": True,  # leave no second copy of a load
+    "data_writer.disable_compression": True,  # of files that live for seconds
+    "data_writer.file_max_items": 2000,  # the memory of a load follows the size of its files
+}
+
+
+@dag(
+    schedule="@hourly",
+    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULTS,
+    params={**PLACE, "start_date": Param(None, type=OPTIONAL, description="oldest created_at")},
+    doc_md=__doc__,
+    tags=["convertly"],
+)
+def convertly_jobs() -> None:
+    """Load what has changed since the last run, whatever interval a run is for."""
+
+    @task(max_active_tis_per_dag=1)  # runs of a backfill are not held to max_active_runs
+    def load_jobs(params: Any = None) -> dict[str, int]:
+        with convertly(params) as place, TemporaryDirectory() as folder:
+            from convertly_source import convertly_source, loads
+
+            source = convertly_source(start_date=params["start_date"], **place.settings)
+            pipeline = loads.pipeline_into(place.destination, place.dataset, folder)
+            loads.restore(pipeline)
+            loads.refuse_other_account(pipeline, source.jobs.custom_metrics["host"])
+            return dict(loads.load_in_chunks(pipeline, source))
+
+    load_jobs()
+
+
+@dag(
+    schedule=None,
+    max_active_runs=1,
+    default_args=DEFAULTS,
+    params={
+        **PLACE,
+        "start": Param(None, type=OPTIONAL, description="else the day of the oldest job"),
+        "end": Param(None, type=OPTIONAL, description="not included; else behind the newest job"),
+        "days_per_window": Param(7, type="number"),
+    },
+    doc_md=__doc__,
+    tags=["convertly"],
+)
+def convertly_backfill() -> None:
+    """Load a history, a task a window; at once where the destination takes several writers."""
+
+    @task
+    def plan(params: Any = None) -> list[list[str]]:
+        with convertly(params) as place:
+            from convertly_source import windows
+            from convertly_source.errors import SettingsError
+
+            days = params["days_per_window"]
+            found = windows.plan(place, params["start"], params["end"], days)
+            if len(found) > MOST_WINDOWS:
+                raise SettingsError(
+                    f"These are {len(found):,} windows.", "Set a higher days_per_window."
+                )
+            return [[moment.isoformat() for moment in window] for window in found]
+
+    @task
+    def choose(found: list[list[str]], *, is_alone: bool, params: Any = None) -> list[list[str]]:
+        """Give the windows to the tasks that run at once, or to those that run one by one."""
+        from convertly_source.windows import ONE_WRITER
+
+        return found if (params["destination"] in ONE_WRITER) == is_alone else []
+
+    @task(map_index_template="{{ task.op_kwargs['window'] | join(' to ') }}")
+    def load(window: list[str], params: Any = None) -> dict[str, int]:
+        with convertly(params) as place:
+            from convertly_source import windows
+
+            return dict(windows.load(windows.window(*window), place))
+
+    @task(trigger_rule="none_failed")
+    def compare(found: list[list[str]], params: Any = None) -> dict[str, Any]:
+        """Fail when jobs are missing; else give what an ordinary run is to start with."""
+        with convertly(params) as place:
+            from convertly_source import windows
+
+            done = windows.finish(windows.window(found[0][0], found[-1][1]), place)
+            return {"jobs": done.jobs, "start_date": done.start_date.isoformat()}
+
+    found = plan()
+    loaded = [
+        load.override(task_id=f"load_{how}", max_active_tis_per_dag=most).expand(
+            window=choose.override(task_id=how)(found, is_alone=most == 1)
+        )
+        for how, most in (("at_once", WINDOWS_AT_ONCE), ("one_by_one", 1))
+    ]
+    loaded >> compare(found)
+
+
+@contextmanager
+def convertly(params: dict[str, Any]) -> "Iterator[Place]":
+    """Give what to load and where to; an error that can't heal fails the task at once."""
+    os.environ.setdefault("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")  # 472 look-ups a task
+    import dlt
+    from dlt.common.exceptions import TerminalException
+
+    from convertly_source.errors import explained
+    from convertly_source.windows import Place
+
+    for name, value in DLT.items():
+        if dlt.config.get(name) is None:
+            dlt.config[name] = value
+    try:
+        refuse_relative_file(params["destination"])
+        settings = {"max_connections": CONNECTIONS, **access()}
+        yield Place(params["destination"], params["dataset"], settings)
+    except Exception as error:
+        known = explained(error)
+        if not known:
+            raise
+        kind = AirflowFailException if isinstance(known, TerminalException) else RuntimeError
+        raise kind(f"{known} {known.remedy}") from None
+
+
+def access() -> dict[str, str]:
+    """Take the key from a connection or a variable; else dlt and the source look for it."""
+    try:
+        connection = BaseHook.get_connection("convertly")
+    except AirflowNotFoundException:
+        key = Variable.get("convertly_api_key", None)
+        return {"api_key": key} if key else {}
+    found = {"api_key": connection.password, "base_url": connection.host}
+    return {name: value for name, value in found.items() if value}
+
+
+def refuse_relative_file(destination: str) -> None:
+    """Raise `SettingsError` for a DuckDB file that each task would look for in another folder."""
+    import dlt
+
+    from convertly_source.errors import SettingsError
+
+    if destination == "duckdb":
+        names = "destination.duckdb.credentials.database", "destination.duckdb.credentials"
+        file = next(filter(None, map(dlt.secrets.get, names)), "")
+        if not Path(str(file).removeprefix("duckdb:///")).is_absolute():
+            raise SettingsError(
+                "Each task would make a DuckDB file of its own.",
+                "Set DESTINATION__DUCKDB__CREDENTIALS to an absolute path, where tasks run.",
+            )
+
+
+convertly_jobs()
+convertly_backfill()
