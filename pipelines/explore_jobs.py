@@ -14,9 +14,11 @@ __generated_with = "0.25.2"
 app = marimo.App(width="medium", app_title="Convertly jobs")
 
 with app.setup:
+    import shlex
     import sys
     from datetime import date, datetime, time, timedelta, timezone
     from html import escape
+    from pathlib import Path
     from tempfile import TemporaryDirectory
     from typing import Any, NoReturn
 
@@ -24,12 +26,12 @@ with app.setup:
     import dlt
     import marimo as mo
     from dlt.common.exceptions import DltException
+    from dlt.destinations.exceptions import DestinationConnectionError
     from load_jobs import FOLDER, MODELS, target
 
     from convertly_source.results import FINAL_STATUSES, OPEN_STATUSES
 
     Row = dict[str, Any]
-    LOAD = "python pipelines/load_jobs.py"
     COLORS = alt.Scale(
         domain=["completed", "failed", "processing", "pending"],
         range=["#2a9d8f", "#d1495b", "#edae49", "#8d99ae"],
@@ -57,17 +59,20 @@ def ask(pipeline: dlt.Pipeline, sql: str, *values: Any) -> list[Row]:
         with client, client.execute_query(f"WITH {views} {sql}", *values) as cursor:
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    except DestinationConnectionError as error:
+        give_up("The warehouse is missing, or a load is writing to it.", error)
     except DltException as error:
-        give_up("The warehouse is missing, is not filled, or is being written to.", error)
+        give_up("Nothing is loaded yet, or not as load_jobs.py does.", error)
 
 
 @app.function
 def give_up(message: str, error: Exception | None = None) -> NoReturn:
     """Say what is missing, what the database says, and the command that brings it."""
     cause = getattr(error, "inner_exc", None) or getattr(error, "dbapi_exception", None) or error
-    lines = [message, f"{LOAD} loads your account, {LOAD} --demo a demo account."]
-    if cause:
-        lines.insert(1, str(cause).partition("\n")[0])
+    said = [str(cause).partition("\n")[0]] if cause else []
+    given = [f"--{name}={value}" for name, value in mo.cli_args().to_dict().items()]
+    load = shlex.join(["python", "pipelines/load_jobs.py", *given])
+    lines = [message, *said, f"To load your account: {load}", f"Or a demo account: {load} --demo"]
     if mo.app_meta().mode == "script":
         sys.exit("\n".join(lines))
     text = "".join(f"<p>{escape(line)}</p>" for line in lines)
@@ -115,7 +120,7 @@ def percent(part: float | None, of: float | None = 1) -> str:
 def weight(count: float | None) -> str:
     """Write a number of bytes."""
     if count is None or abs(count) < 1000:
-        return "-" if count is None else f"{count:,} bytes"
+        return "-" if count is None else f"{count:,} B"
     size, units = count / 1000, ["kB", "MB", "GB", "TB", "PB"]
     while abs(size) >= 1000 and len(units) > 1:
         size, units = size / 1000, units[1:]
@@ -125,15 +130,19 @@ def weight(count: float | None) -> str:
 @app.function
 def table(name: str, rows: list[Row], *columns: str) -> mo.Html:
     """Show columns, each value as text: marimo's own table makes links and pictures of some."""
-    filled = [column for column in columns if any(row[column] is not None for row in rows)]
-    lines = ["".join(f"<th>{escape(column.replace('_', ' '))}</th>" for column in filled)]
-    for row in rows:
-        write = {column: weight if column.startswith("bytes") else shown for column in filled}
-        kinds = ["number" if isinstance(row[column], int | float) else "" for column in filled]
-        texts = [escape(write[column](row[column])) for column in filled]
-        cells = zip(kinds, texts, strict=True)
-        lines.append("".join(f'<td class="{kind}">{text}</td>' for kind, text in cells))
-    body = "".join(f"<tr>{line}</tr>" for line in lines) if rows else "<tr><td>None.</td></tr>"
+    if not rows:
+        return mo.Html(f'<p aria-label="{escape(name)}">None.</p>')
+    lines = [""] * (len(rows) + 1)
+    for column in columns:
+        values = [row[column] for row in rows]
+        if all(value is None for value in values):
+            continue
+        kind = "number" if any(isinstance(value, int | float) for value in values) else "text"
+        write = weight if column.startswith("bytes") else shown
+        lines[0] += f'<th class="{kind}">{escape(column.replace("_", " "))}</th>'
+        for number, value in enumerate(values, 1):
+            lines[number] += f'<td class="{kind}">{escape(write(value))}</td>'
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
     return mo.Html(f'<div class="jobs"><table aria-label="{escape(name)}">{body}</table></div>')
 
 
@@ -168,7 +177,7 @@ def _():
             destination=str(arguments.get("destination") or "duckdb"),
             dataset_name=str(arguments.get("dataset") or "convertly_data"),
         )
-        place = target(pipeline)
+        place = target(pipeline).replace(f"{Path.cwd()}/", "")
     except DltException as error:
         give_up("The destination is not known, or has no settings.", error)
     mo.vstack([mo.md("# Convertly jobs"), mo.Html(f"{STYLE}{escape(place)}. Times are UTC.")])

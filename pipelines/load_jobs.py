@@ -7,12 +7,14 @@ Each run loads what has changed since the last one. Exit codes: 0 done; 2 the se
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -69,6 +71,7 @@ CHILD_COLUMNS: dict[str, TColumnSchema] = {
 }
 FOLDER = Path(__file__).resolve().parent
 MODELS = ("job_facts", "daily_jobs", "format_savings", "failures")  # in the order of creation
+EXPLORE = ("marimo", "altair")  # what explore_jobs.py is made with
 MODEL_DESTINATIONS = ("duckdb", "motherduck", "postgres")
 DEMO_HOST = "127.0.0.1"
 
@@ -126,13 +129,21 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--dataset", default="convertly_data", help="dataset, a schema (default: %(default)s)")
     add("--table-format", help="of --destination filesystem: delta (default) or iceberg")
     add("--models", action="store_true", help="make the views of pipelines/models in the dataset")
+    add("--open", action="store_true", help="look at the jobs afterwards, in a browser")
     add("--full-refresh", action="store_true", help="drop tables and state, load all again")
     add("--chunk-pages", type=int, default=200, help="pages a load, 0: all (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.chunk_pages < 0:
         parser.error("--chunk-pages can't be negative")
-    if options.models and options.destination not in MODEL_DESTINATIONS:
-        parser.error(f"--models is for --destination {', '.join(MODEL_DESTINATIONS)}")
+    for name in ("models", "open"):
+        if getattr(options, name) and options.destination not in MODEL_DESTINATIONS:
+            parser.error(f"--{name} is for --destination {', '.join(MODEL_DESTINATIONS)}")
+    if options.open and not all(map(find_spec, EXPLORE)):
+        raise SettingsError(
+            f"--open needs {' and '.join(EXPLORE)}.",
+            'Install them: pip install -e ".[explore]"',
+        )
+    options.models = options.models or options.open
     if options.destination == "filesystem":
         options.table_format = options.table_format or "delta"
     elif options.table_format:
@@ -168,6 +179,17 @@ def load(options: argparse.Namespace, rows: Counter[str]) -> None:
                 break
     print(f"{summary(pipeline, options, rows, before)}.\nThey are in {target(pipeline)}.", end="")
     print("" if options.table_format else f" Try:\n  {HINT.format(pipeline.dataset_name)}")
+    if options.destination in MODEL_DESTINATIONS:
+        print(f"Look at them: {shlex.join(explore(options))}", flush=True)
+
+
+def explore(options: argparse.Namespace) -> list[str]:
+    """Say the command that opens explore_jobs.py on what was loaded."""
+    command = ["marimo", "run", os.path.relpath(FOLDER / "explore_jobs.py")]
+    chosen = {name: getattr(options, name) for name in ("destination", "dataset")}
+    defaults = {"destination": "duckdb", "dataset": "convertly_data"}
+    given = [f"--{name}={value}" for name, value in chosen.items() if value != defaults[name]]
+    return [*command, "--", *given] if given else command
 
 
 def configure(options: argparse.Namespace) -> None:
@@ -322,13 +344,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = Counter[str]()
     stop_on_ctrl_c(rows)
     try:
-        load(parse(arguments), rows)
+        options = parse(arguments)
+        load(options, rows)
     except Exception as error:
         known = explained(error)
         if not known:
             raise
         print(f"{known}\n{known.remedy}", file=sys.stderr)
         return known.exit_code
+    if options.open:
+        command = [sys.executable, "-m", *explore(options)]
+        os.execv(sys.executable, command)  # noqa: S606 - so that a Ctrl-C is marimo's own
     return 0
 
 
