@@ -25,6 +25,7 @@ with app.setup:
     import altair as alt
     import dlt
     import marimo as mo
+    from dlt.common.destination.exceptions import DestinationUndefinedEntity
     from dlt.common.exceptions import DltException
     from dlt.destinations.exceptions import DestinationConnectionError
     from load_jobs import FOLDER, MODELS, target
@@ -61,8 +62,10 @@ def ask(pipeline: dlt.Pipeline, sql: str, *values: Any) -> list[Row]:
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     except DestinationConnectionError as error:
         give_up("The warehouse is missing, or a load is writing to it.", error)
+    except DestinationUndefinedEntity as error:
+        give_up("Nothing is loaded there yet.", error)
     except DltException as error:
-        give_up("Nothing is loaded yet, or not as load_jobs.py does.", error)
+        give_up("The destination does not take this SQL.", error)
 
 
 @app.function
@@ -266,13 +269,15 @@ def _(any_status, by_day, by_type):
 def _(any_status, by_day):
     day = alt.X("day:T", title=None, scale=alt.Scale(type="utc"))
     color = alt.Color("status:N", title=None, legend=alt.Legend(orient="top"), scale=COLORS)
-    per_day = chart(by_day, 200).mark_bar().encode(day, alt.Y("jobs:Q", title="jobs"), color)
+    jobs_axis = alt.Y("jobs:Q", title="jobs", axis=alt.Axis(minExtent=40))
+    per_day = chart(by_day, 200).mark_bar().encode(day, jobs_axis, color)
     rates = [
         {"day": one, "rate": failure_rate([row for row in any_status if row["day"] == one])}
         for one in sorted({row["day"] for row in any_status})
     ]
-    share = alt.Y("rate:Q", title="failure rate", axis=alt.Axis(format="%", tickCount=3))
-    rate = chart(rates, 100).mark_line(color=COLORS.range[1]).encode(day, share)
+    rate_axis = alt.Axis(minExtent=40, format="%", tickCount=3)
+    rate = chart(rates, 100).mark_line(color=COLORS.range[1])
+    rate = rate.encode(day, alt.Y("rate:Q", title="failure rate", axis=rate_axis))
     mo.vstack([mo.md("## Jobs per day"), per_day, rate])
 
 

@@ -72,6 +72,7 @@ CHILD_COLUMNS: dict[str, TColumnSchema] = {
 FOLDER = Path(__file__).resolve().parent
 MODELS = ("job_facts", "daily_jobs", "format_savings", "failures")  # in the order of creation
 EXPLORE = ("marimo", "altair")  # what explore_jobs.py is made with
+INSTALL_EXPLORE = 'pip install -e ".[explore]"'
 MODEL_DESTINATIONS = ("duckdb", "motherduck", "postgres")
 DEMO_HOST = "127.0.0.1"
 
@@ -138,10 +139,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name in ("models", "open"):
         if getattr(options, name) and options.destination not in MODEL_DESTINATIONS:
             parser.error(f"--{name} is for --destination {', '.join(MODEL_DESTINATIONS)}")
-    if options.open and not all(map(find_spec, EXPLORE)):
+    if options.open and not can_explore():
         raise SettingsError(
-            f"--open needs {' and '.join(EXPLORE)}.",
-            'Install them: pip install -e ".[explore]"',
+            f"--open needs {' and '.join(EXPLORE)}.", f"Install them: {INSTALL_EXPLORE}"
         )
     options.models = options.models or options.open
     if options.destination == "filesystem":
@@ -180,12 +180,21 @@ def load(options: argparse.Namespace, rows: Counter[str]) -> None:
     print(f"{summary(pipeline, options, rows, before)}.\nThey are in {target(pipeline)}.", end="")
     print("" if options.table_format else f" Try:\n  {HINT.format(pipeline.dataset_name)}")
     if options.destination in MODEL_DESTINATIONS:
-        print(f"Look at them: {shlex.join(explore(options))}", flush=True)
+        install = "" if can_explore() else f"{INSTALL_EXPLORE} && "
+        print(f"Look at them: {install}{shlex.join(explore(options))}", flush=True)
+
+
+def can_explore() -> bool:
+    """Whether the extra `explore` is installed."""
+    return all(map(find_spec, EXPLORE))
 
 
 def explore(options: argparse.Namespace) -> list[str]:
     """Say the command that opens explore_jobs.py on what was loaded."""
-    command = ["marimo", "run", os.path.relpath(FOLDER / "explore_jobs.py")]
+    file = FOLDER / "explore_jobs.py"
+    if file.is_relative_to(Path.cwd()):
+        file = file.relative_to(Path.cwd())
+    command = ["marimo", "run", str(file)]
     chosen = {name: getattr(options, name) for name in ("destination", "dataset")}
     defaults = {"destination": "duckdb", "dataset": "convertly_data"}
     given = [f"--{name}={value}" for name, value in chosen.items() if value != defaults[name]]

@@ -263,6 +263,7 @@ def test_it_is_a_script(serve: Serve, place: Place) -> None:
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
+        ("--dataset=mine", "Nothing is loaded there yet."),
         ("--dataset=mine", "python pipelines/load_jobs.py --dataset=mine --demo"),
         ("--destination=nowhere", "The destination is not known, or has no settings."),
         ("--destination=postgres", "Missing 1 field(s) in configuration"),
@@ -319,3 +320,5 @@ def test_open_names_what_it_needs(serve: Serve, tmp_path: Path) -> None:
     done = load_from(api, "--open", "--destination", "filesystem")
     assert_refused(done, 2, "--open is for --destination duckdb")
     assert not api.requests
+    done = load_from(api, PYTHONPATH=str(tmp_path))
+    assert 'Look at them: pip install -e ".[explore]" && marimo run ' in done.stdout, done.stderr
