@@ -322,3 +322,11 @@ def test_open_names_what_it_needs(serve: Serve, tmp_path: Path) -> None:
     assert not api.requests
     done = load_from(api, PYTHONPATH=str(tmp_path))
     assert 'Look at them: pip install -e ".[explore]" && marimo run ' in done.stdout, done.stderr
+
+
+def test_the_pictures_of_the_readme_are_there() -> None:
+    """Each picture that the README shows is in the repository."""
+    readme = EXPLORE_JOBS.parents[1] / "README.md"
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme.read_text())
+    assert len(pictures) >= 2
+    assert all((readme.parent / picture).is_file() for picture in pictures)
