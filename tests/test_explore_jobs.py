@@ -49,11 +49,13 @@ WIDER = """() => [...document.querySelectorAll('*')].filter(one =>
 
 @pytest.fixture
 def browse(servers: Any) -> Iterator[Open]:
-    """Open an address. In the end no other host was asked, and the console had no error."""
+    """Open the app, or an address. No other host is asked, and the console has no error."""
     with ExitStack() as stack:
-        asked, wrong = set[str | None](), list[str]()
+        asked, wrong, addresses = set[str | None](), list[str](), list[str]()
 
-        def open_page(url: str, width: int = 1280) -> Page:
+        def open_page(url: str = "", width: int = 1280) -> Page:
+            if not url and not addresses:
+                addresses.append(stack.enter_context(explorer()))  # which the pages do not outlive
             page: Page = servers(chromium).new_page(viewport={"width": width, "height": 900})
             stack.callback(page.close)
             page.on("request", lambda request: asked.add(urlsplit(request.url).hostname))
@@ -61,7 +63,7 @@ def browse(servers: Any) -> Iterator[Open]:
             page.on("pageerror", lambda error: wrong.append(str(error)))
             page.on("dialog", lambda dialog: wrong.append(dialog.message))
             page.on("console", lambda said: wrong.extend([said.text] * (said.type == "error")))
-            page.goto(url)
+            page.goto(url or addresses[0])
             return page
 
         yield open_page
@@ -157,22 +159,21 @@ def test_the_page_has_the_figures_of_the_tables(serve: Serve, browse: Open) -> N
     account.jobs[7]["results"] = {"files": [file | SIZES]}
     load_from(serve(account))
     of_type, in_period = "job_type = 'convert'", "created_at >= '2026-05-04'"
-    with explorer() as url:
-        for width in (1280, 390):
-            page = browse(url, width)
-            assert_shows(page, expected())
-            assert not page.evaluate(WIDER)
-            choose(page, "Job type", "convert")
-            choose(page, "Status", "failed")
-            assert_shows(page, expected(f"{of_type} AND status = 'failed'", of_type))
-        choose(page, "Job type", "all")
-        choose(page, "Status", "all")
-        page.locator("[aria-label^='day, Start Date']").click()
-        page.keyboard.type("04")
-        assert_shows(page, expected(in_period, in_period))
-        page.get_by_label("Job", exact=True).fill(account.jobs[7]["id"])
-        page.keyboard.press("Enter")
-        assert_shows(page, expected(in_period, in_period) | {"Results": [["-", "a.pdf"]]})
+    for width in (1280, 390):
+        page = browse(width=width)
+        assert_shows(page, expected())
+        assert not page.evaluate(WIDER)
+        choose(page, "Job type", "convert")
+        choose(page, "Status", "failed")
+        assert_shows(page, expected(f"{of_type} AND status = 'failed'", of_type))
+    choose(page, "Job type", "all")
+    choose(page, "Status", "all")
+    page.locator("[aria-label^='day, Start Date']").click()
+    page.keyboard.type("04")
+    assert_shows(page, expected(in_period, in_period))
+    page.get_by_label("Job", exact=True).fill(account.jobs[7]["id"])
+    page.keyboard.press("Enter")
+    assert_shows(page, expected(in_period, in_period) | {"Results": [["-", "a.pdf"]]})
 
 
 def test_what_the_api_says_is_text(serve: Serve, browse: Open) -> None:
@@ -185,49 +186,47 @@ def test_what_the_api_says_is_text(serve: Serve, browse: Open) -> None:
     job["error_message"] = HOSTILE
     job["results"] = {"files": [file | {"downloadUrl": link}, link]}
     load_from(serve(account))
-    with explorer() as url:
-        page = browse(url)
-        choose(page, "Job type", HOSTILE)
-        assert_shows(page, expected("job_type LIKE '<img%'", "job_type LIKE '<img%'"))
-        figures = seen(page)
-        assert figures["Failed jobs"] == [[job["id"], HOSTILE, str(job["failed_files"])]]
-        assert figures["Results"] == [["-", HOSTILE], [link, "-"]]
-        assert figures["Formats"][0][0] == figures["Durations"][0][0] == HOSTILE
-        made = page.locator("img[src=x], a[href*='example.com'], img[src*='example.com'], strong")
-        assert made.count() == 0
+    page = browse()
+    choose(page, "Job type", HOSTILE)
+    assert_shows(page, expected("job_type LIKE '<img%'", "job_type LIKE '<img%'"))
+    figures = seen(page)
+    assert figures["Failed jobs"] == [[job["id"], HOSTILE, str(job["failed_files"])]]
+    assert figures["Results"] == [["-", HOSTILE], [link, "-"]]
+    assert figures["Formats"][0][0] == figures["Durations"][0][0] == HOSTILE
+    made = page.locator("img[src=x], a[href*='example.com'], img[src*='example.com'], strong")
+    assert made.count() == 0
 
 
 def test_what_is_missing_is_said(serve: Serve, browse: Open) -> None:
     """Without a file, and with empty tables, the page says so, and which command fills it."""
-    with explorer() as url:
-        for said in ("The warehouse is missing", "There are no jobs yet."):
-            page = browse(url)
-            page.get_by_text(said).wait_for()
-            page.get_by_text("To load your account: python pipelines/load_jobs.py").wait_for()
-            page.get_by_text("python pipelines/load_jobs.py --demo").wait_for()
-            assert not any(seen(page).values())
-            for width in (1280, 390):
-                page.set_viewport_size({"width": width, "height": 900})
-                assert not page.evaluate(WIDER)
-            load_from(serve(DemoAccount(0)))
+    for said in ("The warehouse is missing", "There are no jobs yet."):
+        page = browse()
+        page.get_by_text(said).wait_for()
+        page.get_by_text("To load your account: python pipelines/load_jobs.py").wait_for()
+        page.get_by_text("python pipelines/load_jobs.py --demo").wait_for()
+        assert not any(seen(page).values())
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert not page.evaluate(WIDER)
+        load_from(serve(DemoAccount(0)))
 
 
 def test_an_open_page_does_not_stop_a_load(serve: Serve, browse: Open) -> None:
     """A load goes through while a page is open; the page shows it when it is loaded again."""
     api = serve(DemoAccount(30))
     load_from(api)
-    with explorer() as url:
-        page = browse(url)
-        assert_shows(page, expected())
-        api.account.finish(api.account.create())
-        done = load_from(api)
-        assert done.returncode == 0, done.stderr
+    page = browse()
+    assert_shows(page, expected())
+    api.account.finish(api.account.create())
+    done = load_from(api)
+    assert done.returncode == 0, done.stderr
+    page.reload()
+    assert_shows(page, expected())
+    assert seen(page)["stats"][0] == "31"
+    page.locator("[aria-label=Results]").wait_for()  # the last query is over
+    with duckdb.connect("convertly.duckdb"):  # as a load does
         page.reload()
-        assert_shows(page, expected())
-        assert seen(page)["stats"][0] == "31"
-        with duckdb.connect("convertly.duckdb"):  # as a load does
-            page.reload()
-            page.get_by_text("or a load is writing to it").wait_for()
+        page.get_by_text("or a load is writing to it").wait_for()
 
 
 def run_script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -301,6 +300,9 @@ def test_open_loads_and_opens_it(
         page = browse(address)
         page.get_by_text("mine of duckdb:///convertly.duckdb").wait_for()
         page.get_by_text("30", exact=True).first.wait_for()
+        page.locator("[aria-label=Results]").wait_for()
+        page.wait_for_load_state("networkidle")
+        page.close()
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=30)
     assert "Loaded 30 jobs" in out
