@@ -23,9 +23,13 @@ SCHEMA = "convertly"
 
 
 def pipeline_into(
-    destination: str, dataset: str, folder: str, progress: Collector = NULL_COLLECTOR, **how: Any
+    destination: str,
+    dataset: str,
+    folder: str = "",
+    progress: Collector = NULL_COLLECTOR,
+    **how: Any,
 ) -> dlt.Pipeline:
-    """Make a pipeline that works in `folder`; `how` goes to dlt's destination.
+    """Make a pipeline that works in `folder`, by default dlt's own; `how` goes to dlt's destination.
 
     Raises `SettingsError` when there is no such destination.
     """
@@ -73,13 +77,16 @@ def restore_schema(pipeline: dlt.Pipeline) -> bool:
     return True
 
 
-def refuse_other_account(pipeline: dlt.Pipeline, host: str) -> None:
-    """Raise `SettingsError` if the dataset holds the account of another host than `host`.
-
-    The pipeline must have taken its state from the destination.
-    """
+def loaded_host(pipeline: dlt.Pipeline) -> str | None:
+    """Name the host of the account that the dataset holds, once `restore` has looked there."""
     sources: dict[str, Any] = pipeline.state.get("sources", {})
-    loaded = sources.get("convertly", {}).get("resources", {}).get("jobs", {}).get("host", host)
+    host: str | None = sources.get("convertly", {}).get("resources", {}).get("jobs", {}).get("host")
+    return host
+
+
+def refuse_other_account(pipeline: dlt.Pipeline, host: str) -> None:
+    """Raise `SettingsError` if the dataset holds the account of another host than `host`."""
+    loaded = loaded_host(pipeline) or host
     if loaded != host:
         raise SettingsError(
             f"{pipeline.dataset_name} holds the account of {loaded}, not that of {host}.",
@@ -91,10 +98,8 @@ def load_in_chunks(pipeline: dlt.Pipeline, source: DltSource) -> Counter[str]:
     """Load all that the source has to give, so many pages at a time; count the rows by table."""
     jobs = source.resources["jobs"].add_limit(PAGES_A_CHUNK)
     rows = Counter(dict.fromkeys(TABLES, 0))
-    takes = pipeline.destination.capabilities().supported_loader_file_formats or []
-    is_fast = "parquet" in takes and pipeline.destination.destination_name != "postgres"
     while True:
-        pipeline.extract(source, loader_file_format="parquet" if is_fast else None)
+        pipeline.extract(source)
         counts = pipeline.normalize().row_counts
         rows.update({table: counts[table] for table in counts if not table.startswith("_dlt")})
         _load(pipeline)

@@ -7,12 +7,14 @@ Each run loads what has changed since the last one. Exit codes: 0 done; 2 the se
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +25,6 @@ if not Path(".dlt").is_dir():  # settings come from the current folder, else fro
 import dlt
 from dlt.common.destination.exceptions import (
     DestinationUndefinedEntity,
-    UnknownDestinationModule,
 )
 from dlt.common.pipeline import LoadInfo
 from dlt.common.runtime.collector_base import Collector
@@ -35,7 +36,7 @@ from tqdm import tqdm
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.errors import SettingsError, explained
-from convertly_source.loads import restore
+from convertly_source.loads import loaded_host, pipeline_into, restore
 from convertly_source.results import TABLES
 
 DEFAULTS = {
@@ -70,6 +71,8 @@ CHILD_COLUMNS: dict[str, TColumnSchema] = {
 }
 FOLDER = Path(__file__).resolve().parent
 MODELS = ("job_facts", "daily_jobs", "format_savings", "failures")  # in the order of creation
+EXPLORE = ("marimo", "altair")  # what explore_jobs.py is made with
+INSTALL_EXPLORE = 'pip install -e ".[explore]"'
 MODEL_DESTINATIONS = ("duckdb", "motherduck", "postgres")
 DEMO_HOST = "127.0.0.1"
 
@@ -131,13 +134,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--dataset", default="convertly_data", help="dataset, a schema (default: %(default)s)")
     add("--table-format", help="of --destination filesystem: delta (default) or iceberg")
     add("--models", action="store_true", help="make the views of pipelines/models in the dataset")
+    add("--open", action="store_true", help="look at the jobs afterwards, in a browser")
     add("--full-refresh", action="store_true", help="drop tables and state, load all again")
     add("--chunk-pages", type=int, default=200, help="pages a load, 0: all (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.chunk_pages < 0:
         parser.error("--chunk-pages can't be negative")
-    if options.models and options.destination not in MODEL_DESTINATIONS:
-        parser.error(f"--models is for --destination {', '.join(MODEL_DESTINATIONS)}")
+    for name in ("models", "open"):
+        if getattr(options, name) and options.destination not in MODEL_DESTINATIONS:
+            parser.error(f"--{name} is for --destination {', '.join(MODEL_DESTINATIONS)}")
+    if options.open and not can_explore():
+        raise SettingsError(
+            f"--open needs {' and '.join(EXPLORE)}.", f"Install them: {INSTALL_EXPLORE}"
+        )
+    options.models = options.models or options.open
     if options.destination == "filesystem":
         options.table_format = options.table_format or "delta"
     elif options.table_format:
@@ -171,6 +181,26 @@ def load(options: argparse.Namespace, rows: Counter[str]) -> None:
                 break
     print(f"{summary(pipeline, options, rows, before)}.\nThey are in {target(pipeline)}.", end="")
     print("" if options.table_format else f" Try:\n  {HINT.format(pipeline.dataset_name)}")
+    if options.destination in MODEL_DESTINATIONS:
+        install = "" if can_explore() else f"{INSTALL_EXPLORE} && "
+        print(f"Look at them: {install}{shlex.join(explore(options))}", flush=True)
+
+
+def can_explore() -> bool:
+    """Whether the extra `explore` is installed."""
+    return all(map(find_spec, EXPLORE))
+
+
+def explore(options: argparse.Namespace) -> list[str]:
+    """Say the command that opens explore_jobs.py on what was loaded."""
+    file = FOLDER / "explore_jobs.py"
+    if file.is_relative_to(Path.cwd()):
+        file = file.relative_to(Path.cwd())
+    command = ["marimo", "run", str(file)]
+    chosen = {name: getattr(options, name) for name in ("destination", "dataset")}
+    defaults = {"destination": "duckdb", "dataset": "convertly_data"}
+    given = [f"--{name}={value}" for name, value in chosen.items() if value != defaults[name]]
+    return [*command, "--", *given] if given else command
 
 
 def configure(options: argparse.Namespace) -> None:
@@ -232,8 +262,7 @@ def prepare(options: argparse.Namespace, host: str) -> dlt.Pipeline:
     pipeline = make_pipeline(options)  # anew: the dropped one stays in the folder it was made in
     pipeline.set_local_state_val("target", target(pipeline))
     restore(pipeline)
-    sources: dict[str, Any] = pipeline.state.get("sources", {})
-    loaded = sources.get("convertly", {}).get("resources", {}).get("jobs", {}).get("host", host)
+    loaded = loaded_host(pipeline) or host
     if loaded != host and not options.full_refresh:
         if loaded != DEMO_HOST:
             raise SettingsError(
@@ -247,18 +276,7 @@ def prepare(options: argparse.Namespace, host: str) -> dlt.Pipeline:
 
 def make_pipeline(options: argparse.Namespace) -> dlt.Pipeline:
     """Make the pipeline, with the local state of earlier runs."""
-    try:
-        return dlt.pipeline(
-            "convertly",
-            destination=options.destination,
-            dataset_name=options.dataset,
-            progress=Progress(),
-        )
-    except UnknownDestinationModule as error:
-        raise SettingsError(
-            f"dlt has no destination {options.destination!r}.",
-            "https://dlthub.com/docs/dlt-ecosystem/destinations names those that there are.",
-        ) from error
+    return pipeline_into(options.destination, options.dataset, progress=Progress())
 
 
 def finish_pending(pipeline: dlt.Pipeline) -> None:
@@ -336,8 +354,16 @@ def access(*, demo: bool) -> Iterator[dict[str, Any]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Load, and return the exit code."""
-    return run(lambda rows: load(parse(arguments), rows))
+    """Load, open the app if that was asked for, and return the exit code."""
+
+    def work(rows: Counter[str]) -> None:
+        options = parse(arguments)
+        load(options, rows)
+        if options.open:
+            command = [sys.executable, "-m", *explore(options)]
+            os.execv(sys.executable, command)  # noqa: S606 - so that a Ctrl-C is marimo's own
+
+    return run(work)
 
 
 def run(work: Callable[[Counter[str]], None]) -> int:

@@ -17,12 +17,19 @@ from urllib.request import urlopen
 import psycopg2
 import pymysql
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 from s3fs import S3FileSystem
 
 PATH = os.pathsep.join(
     [os.environ["PATH"], "/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
 )
 BUCKET = "jobs"
+PACKAGES = "postgresql mariadb-server chromium"
+EXPLORE_JOBS = Path(__file__).resolve().parents[1] / "pipelines" / "explore_jobs.py"
+QUIET = (  # chromium asks nobody for updates, lists or accounts
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
+    " --disable-background-networking --disable-component-update"
+)
 
 
 def find(program: str) -> str:
@@ -30,7 +37,7 @@ def find(program: str) -> str:
     path = shutil.which(program, path=PATH)
     if not path:
         missing = pytest.fail if "NEEDS_SERVERS" in os.environ else pytest.skip
-        missing(f"{program} is not installed: apt-get install postgresql mariadb-server")
+        missing(f"{program} is not installed: apt-get install {PACKAGES}")
     return path
 
 
@@ -125,3 +132,30 @@ def s3() -> Iterator[dict[str, str]]:
         yield {prefix + name: value for name, value in keys.items()} | {
             "DESTINATION__FILESYSTEM__BUCKET_URL": f"s3://{BUCKET}"
         }
+
+
+@contextmanager
+def explorer(*arguments: str, **environment: str) -> Iterator[str]:
+    """Run explore_jobs.py as an app in the current folder; yield its address."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "marimo", "run", str(EXPLORE_JOBS), "--headless"]
+    with TemporaryDirectory() as folder:
+        server = subprocess.Popen(
+            [*command, "--port", str(port), "--", *arguments],
+            env=os.environ | {"XDG_CONFIG_HOME": folder, "XDG_STATE_HOME": folder} | environment,
+            stdout=subprocess.DEVNULL,
+        )
+        with running(server, lambda: urlopen(url).close()):
+            yield url
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Run Debian's chromium without a screen."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=find("chromium"), args=QUIET.split(), headless=True
+        )
+        with closing(browser):
+            yield browser

@@ -78,10 +78,11 @@ def test_the_demo_loads_3000_jobs_and_a_second_run_changes_nothing() -> None:
     """--demo needs no key, says what it did, and its SQL works; run again, it finds nothing new."""
     done = load("--demo")
     assert done.returncode == 0, done.stderr
-    summary, place, hint = done.stdout.splitlines()
+    summary, place, hint, look = done.stdout.splitlines()
     readme = SCRIPT.parents[1].joinpath("README.md").read_text()
     assert summary in readme
     assert hint in readme
+    assert look == f"Look at them: marimo run {SCRIPT.with_name('explore_jobs.py')}"
     assert f"{Path.cwd()}/convertly.duckdb" in place
     account = DemoAccount()
     assert content() == listed(account)
