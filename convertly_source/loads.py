@@ -29,7 +29,7 @@ def pipeline_into(
     progress: Collector = NULL_COLLECTOR,
     **how: Any,
 ) -> dlt.Pipeline:
-    """Make a pipeline that works in `folder`, by default dlt's own; `how` goes to dlt's destination.
+    """Make a pipeline that works in `folder`, else in dlt's own; `how` goes to its destination.
 
     Raises `SettingsError` when there is no such destination.
     """
