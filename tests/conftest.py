@@ -119,7 +119,7 @@ def place(request: pytest.FixtureRequest, servers: Any, tmp_path: Path) -> Place
         credentials = "DESTINATION__DUCKLAKE__CREDENTIALS__"
         settings = {
             "CATALOG": f"duckdb:///{tmp_path}/catalog.duckdb",
-            "STORAGE": f"{tmp_path}/lake",
+            "STORAGE__BUCKET_URL": f"{tmp_path}/lake",
         }
         return Place(arguments, {credentials + name: value for name, value in settings.items()})
     return Place(arguments, {f"DESTINATION__{kind.upper()}__CREDENTIALS": urls[kind]()})

@@ -157,15 +157,16 @@ def test_the_settings_in_the_readme_are_dlts(monkeypatch: pytest.MonkeyPatch) ->
     """Each setting of the README's table of destinations is taken by the destination it is for."""
     named = [setting for setting in NAMED if setting[1] in TESTED]
     assert {kind for _, kind, _ in named} == TESTED
-    credentials = ("DUCKLAKE__CREDENTIALS__STORAGE", "FILESYSTEM__CREDENTIALS__AWS_ACCESS_KEY_ID")
-    for rest in (*credentials, "FILESYSTEM__CREDENTIALS__AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(f"DESTINATION__{rest}", "test")
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"DESTINATION__FILESYSTEM__CREDENTIALS__{key}", "test")
     for name, kind, value in named:
         monkeypatch.setenv(name, value)
         pipeline = dlt.pipeline(f"of_{kind.lower()}", destination=kind.lower(), dataset_name="data")
         config: Any = pipeline.destination_client().config
-        credentials = getattr(config.credentials, "catalog", config.credentials)
-        said = getattr(config, "bucket_url", None) or credentials.to_native_representation()
+        is_url = name.endswith("BUCKET_URL")
+        holder = getattr(config.credentials, "storage" if is_url else "catalog", config.credentials)
+        holder = config if kind == "FILESYSTEM" else holder
+        said = holder.bucket_url if is_url else holder.to_native_representation()
         assert value.rpartition("/")[2] in said
 
 
