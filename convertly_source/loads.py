@@ -48,7 +48,8 @@ def pipeline_into(
 def restore(pipeline: dlt.Pipeline) -> None:
     """Take state and schema from the destination; windows alone leave a schema without a state."""
     pipeline.sync_destination()
-    if not pipeline.default_schema_name:
+    is_lake = pipeline.destination.destination_type.endswith(".filesystem")  # it has no windows
+    if not (pipeline.default_schema_name or is_lake):
         restore_schema(pipeline)
 
 
