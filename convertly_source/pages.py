@@ -69,7 +69,7 @@ class Pages:
         self.size, self.is_ordered = max(SMALLEST_PAGE, page_size), True
         self.is_newest_first = True
         self.reach = 0  # the highest rank after a job
-        self._client, self._max_ahead = client, max_connections
+        self._client, self._max_ahead = client, 2 * max_connections  # so that none waits for a page
         self._threads = ThreadPoolExecutor(max_connections)
         self.first = self._newest()
         self._overlap = 2 if self.total < SURE_TOTAL else 1

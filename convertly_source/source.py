@@ -90,6 +90,7 @@ def convertly_source(
     ):
         if not is_good:
             raise _bad(name, value)
+    _spare_compression()
     start, end = _window(start_date, end_date)
     schema = dlt.current.source_schema()
     # A text that looks like a time would make a column that refuses the next text.
@@ -242,6 +243,13 @@ def _marked(batch: Batch, hints: TResourceHints | None) -> Any:
     if hints:  # with its first batch a table is made
         return dlt.mark.with_hints(batch.rows, hints)
     return dlt.mark.with_table_name(batch.rows, batch.table)
+
+
+def _spare_compression() -> None:
+    """Leave the files of this source, which live for seconds, as they are: a tenth of a load."""
+    name = "data_writer.disable_compression"
+    if dlt.config.get(name) is None and dlt.config.get(f"sources.convertly.{name}") is None:
+        dlt.config[f"sources.convertly.{name}"] = True
 
 
 def _progress() -> Callable[..., None]:

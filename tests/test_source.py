@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dlt
@@ -192,3 +193,11 @@ def test_duckdb_is_given_parquet(
     [package] = pipeline.list_normalized_load_packages()
     files = [job.job_file_info for job in pipeline.get_load_package_info(package).jobs["new_jobs"]]
     assert {file.file_format for file in files if file.table_name == "jobs"} == {found}
+
+
+def test_extracted_files_are_not_packed(serve: Serve, tmp_path: Path) -> None:
+    """Without a setting, the files between the steps, which live for seconds, are plain text."""
+    pipeline = dlt.pipeline("files", str(tmp_path / "p"), destination="duckdb")
+    pipeline.extract(source(DEMO_KEY, serve(DemoAccount(5)).url))
+    [file] = (tmp_path / "p").rglob("jobs.*.typed-jsonl*")
+    assert file.read_bytes().startswith(b"[{")
