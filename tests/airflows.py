@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -106,9 +107,11 @@ class Airflow(NamedTuple):
                     cwd=self.home,
                     stdout=log,
                     stderr=log,
+                    start_new_session=True,
                 )
                 stack.callback(process.wait)
-                stack.callback(process.terminate)
+                # With its workers, and not by SIGTERM: a scheduler may wait for them for ever.
+                stack.callback(os.killpg, process.pid, signal.SIGKILL)
             yield
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
