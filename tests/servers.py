@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -61,7 +62,11 @@ def folder_of(user: str) -> Iterator[tuple[Path, partial[subprocess.Popen[bytes]
 
 
 @contextmanager
-def running(process: subprocess.Popen[bytes], is_up: Callable[[], object]) -> Iterator[None]:
+def running(
+    process: subprocess.Popen[bytes],
+    is_up: Callable[[], object],
+    end: signal.Signals = signal.SIGTERM,
+) -> Iterator[None]:
     """Wait until a server answers, and end it afterwards."""
     try:
         deadline = time.monotonic() + 60
@@ -75,7 +80,7 @@ def running(process: subprocess.Popen[bytes], is_up: Callable[[], object]) -> It
                 time.sleep(0.1)
         yield
     finally:
-        process.terminate()
+        process.send_signal(end)
         process.wait()
 
 
@@ -89,9 +94,9 @@ def postgres() -> Iterator[str]:
         ).wait()
         options = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", str(folder)]
         url = f"postgresql://postgres:unused@localhost/postgres?host={folder}"
-        with running(
-            start([find("postgres"), "-D", data, *options]), lambda: psycopg2.connect(url).close()
-        ):
+        server = start([find("postgres"), "-D", data, *options])
+        # SIGTERM would let it wait for every client that is still connected.
+        with running(server, lambda: psycopg2.connect(url).close(), signal.SIGINT):
             yield url
 
 
