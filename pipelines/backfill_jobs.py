@@ -4,6 +4,7 @@ A run that was killed goes on with the window it was in. The exit codes are thos
 """
 
 import argparse
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -57,7 +58,10 @@ def backfill(options: argparse.Namespace, rows: Counter[str]) -> None:
         done = finish(whole, place)
         notes.note(whole.start)  # the next run loads all windows again
     print(f"All {done.jobs:,} jobs of these windows are in {notes.target}. Go on with:")
-    print(f"  python pipelines/load_jobs.py --start-date {done.start_date.isoformat()}")
+    given = [f"--{name}={getattr(options, name)}" for name in ("destination", "dataset")]
+    given += ["--demo"] if options.demo else []
+    given += [f"--start-date={done.start_date.isoformat()}"]
+    print(f"  python pipelines/load_jobs.py {shlex.join(given)}")
 
 
 def said(part: Window, rows: Counter[str]) -> str:

@@ -67,14 +67,14 @@ def test_the_demo_is_loaded_window_by_window() -> None:
 def test_an_ordinary_run_goes_on_as_it_says(serve: Serve) -> None:
     """The command that it ends with follows what has not ended, and makes no job new."""
     api = serve(DemoAccount(300))
-    done = backfill(api)
+    done = backfill(api, "--dataset", "history")
     [arguments] = re.findall(r"load_jobs.py (.*)", done.stdout)
     for job in api.account.unfinished():
         api.account.finish(job)
     api.account.finish(api.account.create())
     loaded = load_from(api, *arguments.split())
     assert "(1 new, " in loaded.stdout, loaded.stderr
-    assert content() == listed(api.account)
+    assert content("history") == listed(api.account)
 
 
 def test_a_killed_run_goes_on_with_its_window(serve: Serve) -> None:
