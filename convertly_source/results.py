@@ -241,7 +241,8 @@ class _Shape:
 
 @lru_cache(maxsize=1000)  # an account has few different keys
 def _column_name(key: str, naming: Callable[[str], str], keep_links: bool) -> str:  # noqa: FBT001
-    name = naming(_text(key, keep_links=keep_links)) if key.strip() else "x"
+    text = _text(key, keep_links=keep_links)
+    name = naming(text) if text.strip() else "x"
     return name.removeprefix("_") if name.startswith("_dlt_") else name
 
 

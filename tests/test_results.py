@@ -226,6 +226,11 @@ def test_a_jobs_own_fields_get_their_types() -> None:
     }
 
 
+def test_a_key_of_dlts_marks_alone_gets_a_name() -> None:
+    """A key of which nothing is left has the name that an empty one has."""
+    assert _record(**{"\uf026": 1})["x"] == _record(**{"": 1})["x"] == 1.0
+
+
 def test_the_end_of_a_job_is_a_time() -> None:
     """A usable completed_at is a time in UTC, any other stands beside the column as it came."""
     stored = _record(completed_at="2026-05-09T12:00:07+02:00")["completed_at"]
