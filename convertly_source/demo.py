@@ -207,7 +207,7 @@ class DemoAPI:
 
 def _results(random: Random, count: int) -> Any:
     """Make results of `count` files, in a shape of `random`'s choice."""
-    files = [_file(random, number) for number in range(count)]
+    files = [result_file(random, number) for number in range(count)]
     stored = {"id": files[0]["storedFileId"], "filename": "in.mp4", "mime_type": "video/mp4"}
     archive = {"filename": "assets.tgz", "downloadUrl": "data:application/gzip;base64,H4sIAAAA"}
     return random.choice(
@@ -223,7 +223,8 @@ def _results(random: Random, count: int) -> Any:
     )
 
 
-def _file(random: Random, number: int) -> dict[str, Any]:
+def result_file(random: Random, number: int) -> dict[str, Any]:
+    """Make one item of `results.files`."""
     size, saved = random.randint(10**4, 2**36), random.choice([92.6, 40, 7.25])
     return {
         "filename": f"hero-{number}.webp",

@@ -23,9 +23,7 @@ if not Path(".dlt").is_dir():  # settings come from the current folder, else fro
     os.environ.setdefault("DLT_LOCAL_DIR", str(Path.cwd()))
 
 import dlt
-from dlt.common.destination.exceptions import (
-    DestinationUndefinedEntity,
-)
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.pipeline import LoadInfo
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.schema.typing import TColumnSchema

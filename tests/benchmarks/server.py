@@ -23,11 +23,10 @@ from random import Random
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from urllib.request import urlopen
-from uuid import UUID
 
 import orjson
 
-from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply
+from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply, result_file
 
 EVERY = timedelta(seconds=30)  # a day has 2,880 jobs
 MOST_RESULTS = 5
@@ -48,7 +47,7 @@ class FastAPI(DemoAPI):
 
     def _add(self) -> None:
         random = self._random
-        files = [_file(random, number) for number in range(random.randint(0, MOST_RESULTS))]
+        files = [result_file(random, number) for number in range(random.randint(0, MOST_RESULTS))]
         job = self.account.create(EVERY, total_files=max(1, len(files)))
         if random.random() < 0.08:
             files = []
@@ -111,20 +110,6 @@ class FastAPI(DemoAPI):
         total, has_more = len(places), offset + limit < len(places)
         pagination = {"limit": limit, "offset": offset, "total": total, "hasMore": has_more}
         return f'{{"jobs":[{jobs}],"pagination":{json.dumps(pagination)}}}'
-
-
-def _file(random: Random, number: int) -> dict[str, Any]:
-    size, saved = random.randint(10**4, 2**36), random.choice([92.6, 40, 7.25])
-    return {
-        "filename": f"hero-{number}.webp",
-        "mimeType": "image/webp",
-        "originalSize": size,
-        "finalSize": int(size * (1 - saved / 100)),
-        "savedPercent": saved,
-        "appliedQuality": random.choice([82, 75.5]),
-        "storedFileId": str(UUID(int=random.getrandbits(128), version=4)),
-        "downloadUrl": f"https://files.convertly.sh/{number}.webp?token={random.getrandbits(64):x}",
-    }
 
 
 class Server:
