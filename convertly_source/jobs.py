@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import deepcopy
 from datetime import datetime, timedelta
+from itertools import pairwise, takewhile
 from typing import Any, NamedTuple, TypedDict
 
 from dlt.common import logger
@@ -21,6 +22,7 @@ from convertly_source.results import (
 )
 
 LAG = timedelta(minutes=5)  # a job may become visible this late
+SEARCH = 4  # pages that cost about as much as to search for one
 
 Entry = tuple[datetime, str, str]  # of a job: created_at, status, fingerprint
 
@@ -38,6 +40,12 @@ class Memory(TypedDict):
 def new_memory() -> Memory:
     """Remember nothing."""
     return Memory(cursor=None, known={}, rejected=[], is_unordered=False, read=0)
+
+
+def end_of_cluster(ages: list[datetime], gap: timedelta) -> datetime:
+    """Give the last of the sorted ages that stand no further apart than that."""
+    near = takewhile(lambda pair: pair[1] - pair[0] <= gap, pairwise(ages))
+    return max([ages[0], *(later for _, later in near)])
 
 
 class Batch(NamedTuple):
@@ -96,8 +104,10 @@ class Run:
                 for rows in self.listing.in_status(status):
                     yield from self._take([row for row in rows if row.id in self._missing])
         while self._missing:
-            age = min(self._missing.values())
-            for rows in self.listing.read(age, age):
+            ages = sorted(self._missing.values())
+            page = self.listing.search(ages[0])
+            until = end_of_cluster(ages, SEARCH * (page.youngest - page.oldest))
+            for rows in self.listing.read(ages[0], until, page):
                 yield from self._take([row for row in rows if row.id in self._missing])
             yield self._gone(before=self.listing.reached)
 

@@ -42,19 +42,22 @@ class Listing(Pages):
             page = looked_at.get(found) or self.at(found)
         raise contradiction(self.total, self.reach)
 
-    def read(self, since: datetime, until: datetime) -> Iterator[list[Row]]:
+    def read(
+        self, since: datetime, until: datetime, page: Page | None = None
+    ) -> Iterator[list[Row]]:
         """Hand over each job from `since` to `until` once, oldest first, and some younger ones.
 
         After each batch all older jobs have been handed over: who stops there can go on there.
-        Jobs of an unknown age come where they stand.
+        Jobs of an unknown age come where they stand. `page` is what a search for `since` found.
 
         Raises `DisorderError` when the ages are in no order, and `ResponseError` when the list
         does not hold what it says.
         """
-        page = self.search(since)
+        page = page or self.search(since)
         is_full = all(job.age >= since for job in page.jobs[:1])
         self.expected = page.rank + sum(job.age >= since for job in page.jobs)
-        front, following = Front(since), self.after(page)
+        front = Front(since)
+        following = self.after(page, at_once=until >= self.first.youngest)
         fruitful, fruitless = 1, 0
         while True:
             age, fruitless = front.age, fruitless + 1

@@ -84,9 +84,13 @@ class Pages:
         """Fetch the page of that rank."""
         return self._noted(self._fetch(rank))
 
-    def after(self, page: Page) -> Iterator[Page]:
-        """Fetch the pages that follow, towards the newest: some ahead, one more each time."""
-        rank, most, ahead = page.rank, 1, deque[Future[Page]]()
+    def after(self, page: Page, *, at_once: bool = False) -> Iterator[Page]:
+        """Fetch the pages that follow, towards the newest: some ahead, one more each time.
+
+        With `at_once`, as many from the first on: if all of them are wanted.
+        """
+        rank, most = page.rank, self._max_ahead if at_once else 1
+        ahead = deque[Future[Page]]()
         while rank > 0 or ahead:
             while rank > 0 and len(ahead) < most:
                 rank = max(0, rank + self.overlap - self.size)

@@ -213,6 +213,9 @@ def _as_object(item: Any) -> dict[str, Any]:
     return item if isinstance(item, dict) else {"value": item}
 
 
+TYPED = ("timestamp", "bigint")
+
+
 class _Shape:
     """Gives keys their column names and values their column's type, without credentials."""
 
@@ -231,12 +234,16 @@ class _Shape:
 
     def _value(self, value: Any, data_type: TDataType) -> Any:
         if isinstance(value, str):
-            return _typed(_text(value, keep_links=self._keep_links), data_type)
+            if ":" in value or not value.isascii():
+                value = _text(value, keep_links=self._keep_links)
+            return _typed(value, data_type) if data_type in TYPED else value
+        if isinstance(value, (int, float)):
+            return _number(value, data_type)
         if isinstance(value, dict):
             return self.record(value, {})
         if isinstance(value, list):
             return [self._value(item, "double") for item in value]
-        return _number(value, data_type)
+        return value
 
 
 @lru_cache(maxsize=1000)  # an account has few different keys
@@ -264,10 +271,10 @@ def _number(value: Any, data_type: TDataType) -> Any:
         return str(value).lower()  # as JSON writes it
     if data_type == "timestamp":
         return {"v_text": str(value).lower()}
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool):
         return value
     if data_type == "bigint":
-        return round(value) if abs(value) < 2**63 else {"v_double": float(value)}
+        return round(value) if -(2**63) < value < 2**63 else {"v_double": float(value)}
     return float(value)
 
 

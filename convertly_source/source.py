@@ -33,6 +33,7 @@ from convertly_source.results import (
 BASE_URL = "https://convertly.sh"
 LARGEST_PAGE = 100
 TABLE_FORMATS = ("delta", "iceberg")
+WRITER = {"disable_compression": True, "buffer_max_items": 500}  # less CPU and memory a load
 LONGEST_NAME = 63  # dlt names files after columns that hold lists
 
 Moment = str | date | datetime
@@ -90,7 +91,7 @@ def convertly_source(
     ):
         if not is_good:
             raise _bad(name, value)
-    _spare_compression()
+    _tune_writer()
     start, end = _window(start_date, end_date)
     schema = dlt.current.source_schema()
     # A text that looks like a time would make a column that refuses the next text.
@@ -245,11 +246,13 @@ def _marked(batch: Batch, hints: TResourceHints | None) -> Any:
     return dlt.mark.with_table_name(batch.rows, batch.table)
 
 
-def _spare_compression() -> None:
-    """Leave the files of this source, which live for seconds, as they are: a tenth of a load."""
-    name = "data_writer.disable_compression"
-    if dlt.config.get(name) is None and dlt.config.get(f"sources.convertly.{name}") is None:
-        dlt.config[f"sources.convertly.{name}"] = True
+def _tune_writer() -> None:
+    """Write the files of this source, which live for seconds, unpacked and in small pieces."""
+    for name, value in WRITER.items():
+        own = f"sources.convertly.data_writer.{name}"
+        places = (own, f"sources.data_writer.{name}", f"data_writer.{name}")
+        if all(dlt.config.get(place) is None for place in places):
+            dlt.config[own] = value
 
 
 def _progress() -> Callable[..., None]:

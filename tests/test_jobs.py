@@ -1,8 +1,10 @@
 """Runs against an account over HTTP, into DuckDB: what is read, what it costs, what is refused."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from threading import BoundedSemaphore, Event
+from itertools import count
+from threading import Barrier, BoundedSemaphore, Event
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from lists import (
 
 from convertly_source.demo import DemoAccount, DemoAPI, newest_first
 from convertly_source.errors import ResponseError
+from convertly_source.jobs import end_of_cluster
 
 Serve = Callable[..., DemoAPI]
 
@@ -189,18 +192,35 @@ def test_a_vanished_job_is_recorded_once_and_stays(
     assert warehouse.query("SELECT created_at, noticed_at FROM removed_jobs") == noticed
 
 
-def test_many_finished_jobs_cost_no_more_than_their_pages(
-    warehouse: Warehouse, serve: Serve
+@pytest.mark.parametrize(
+    ("numbers", "searches", "pages"),
+    [
+        (range(4000, 4400, 4), 1, 5),
+        ((17, *range(4000, 4400, 4)), 2, 5),
+        (range(0, 6900, 30), 1, 70),
+    ],
+)
+def test_finished_jobs_near_each_other_are_read_together(
+    warehouse: Warehouse, serve: Serve, numbers: Iterable[int], searches: int, pages: int
 ) -> None:
-    """400 jobs that end all over the history are found by the page, three requests each at most."""
-    api = serve(settled(2000))
-    for job in api.account.jobs[:1600:4]:
-        job.update(status="processing", results=None)
+    """Jobs that end near each other cost their pages, once; one far from the others a search."""
+    api = serve(settled(7000))
+    for number in numbers:
+        api.account.jobs[number].update(status="processing", results=None)
     warehouse.load(api)
     for job in api.account.unfinished():
         api.account.finish(job)
-    assert warehouse.load(api) <= 3 + 3 * 20
+    search, ahead = 2 * math.ceil(math.log2(71)), 8
+    assert warehouse.load(api) <= 3 + searches * search + pages + ahead
     assert_equal(warehouse, api.account)
+
+
+def test_ages_form_a_cluster_up_to_the_first_gap() -> None:
+    """A cluster ends before the first gap that is wider than allowed, whatever comes later."""
+    ages = [moment(number) for number in (0, 1, 3, 6, 7)]
+    for minutes, last in ((-1, 0), (0, 0), (1, 1), (2, 3), (3, 7)):
+        assert end_of_cluster(ages, timedelta(minutes=minutes)) == moment(last)
+    assert end_of_cluster(ages[:1], timedelta(0)) == ages[0]
 
 
 def test_unfinished_jobs_of_one_age_are_found_across_pages(
@@ -475,3 +495,20 @@ def test_requests_run_ahead_within_the_limit(warehouse: Warehouse, serve: Serve)
     warehouse.load(api, max_connections=3)
     assert most[0] > 1
     assert_equal(warehouse, account)
+
+
+def test_a_first_load_uses_all_connections_at_once(warehouse: Warehouse, serve: Serve) -> None:
+    """Once the ends of the list are known, no page waits for another one to be answered."""
+    api = DemoAPI(settled(1000))
+    all_are_there, numbers, handle = Barrier(4), count(), api.handle
+
+    def held(request: Any) -> None:
+        if 2 <= next(numbers) < 6:
+            all_are_there.wait(timeout=10)
+        handle(request)
+
+    api.handle = held  # type: ignore[method-assign]
+    serve(api)
+    warehouse.load(api)
+    assert not all_are_there.broken
+    assert_equal(warehouse, api.account)

@@ -10,6 +10,7 @@ import dlt
 import pytest
 from conftest import Warehouse
 from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.common.pipeline import PipelineContext
 from dlt.pipeline.exceptions import PipelineStepFailed
 from lists import in_no_order
@@ -195,9 +196,19 @@ def test_duckdb_is_given_parquet(
     assert {file.file_format for file in files if file.table_name == "jobs"} == {found}
 
 
-def test_extracted_files_are_not_packed(serve: Serve, tmp_path: Path) -> None:
-    """Without a setting, the files between the steps, which live for seconds, are plain text."""
+@pytest.mark.parametrize("section", ["unset", "", "sources.", "sources.convertly."])
+def test_extracted_files_are_plain_and_written_in_small_pieces(
+    serve: Serve, tmp_path: Path, section: str
+) -> None:
+    """The files between the steps live for seconds; a setting of dlt's for them still counts."""
+    if section != "unset":
+        setting = f"[{section}data_writer]\nbuffer_max_items = 5000\n"
+        (tmp_path / ".dlt").mkdir()
+        (tmp_path / ".dlt" / "config.toml").write_text(setting)
+    Container()[PluggableRunContext].reload_providers()  # forget what an earlier source set
     pipeline = dlt.pipeline("files", str(tmp_path / "p"), destination="duckdb")
-    pipeline.extract(source(DEMO_KEY, serve(DemoAccount(5)).url))
+    pipeline.extract(source(DEMO_KEY, serve(DemoAccount(1200)).url))
     [file] = (tmp_path / "p").rglob("jobs.*.typed-jsonl*")
-    assert file.read_bytes().startswith(b"[{")
+    lines = file.read_bytes().splitlines()
+    assert lines[0].startswith(b"[{")
+    assert len(lines) == (3 if section == "unset" else 1)
