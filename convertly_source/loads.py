@@ -20,6 +20,24 @@ from convertly_source.results import TABLES
 
 PAGES_A_CHUNK = 200
 SCHEMA = "convertly"
+SETTINGS = {
+    "runtime.intercept_signals": False,  # dlt would forget a Ctrl-C that comes while it loads
+    "load.truncate_staging_dataset": True,  # leave no second copy of a load behind
+    "data_writer.disable_compression": True,  # of files that live for seconds
+    "data_writer.file_max_items": 4000,  # the memory of a load follows the size of its files
+    "load.workers": 2,  # and how many of them are loaded at once
+}
+
+
+def configure(destination: str) -> None:
+    """Give dlt the settings that suit loads into that destination, where there are none."""
+    # SQLite takes one writer, and each further one for an error.
+    workers = {"load.workers": 1} if destination == "sqlalchemy" else {}
+    for name, value in (SETTINGS | workers).items():
+        if dlt.config.get(name) is None:
+            dlt.config[name] = value
+    if destination == "filesystem":  # dlt fails to empty a staging folder that is not there
+        dlt.config["load.truncate_staging_dataset"] = False
 
 
 def pipeline_into(

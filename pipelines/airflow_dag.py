@@ -48,13 +48,6 @@ DEFAULTS = {
     "retry_exponential_backoff": GROWING,
     "max_retry_delay": timedelta(hours=1),
 }
-DLT = {
-    "runtime.intercept_signals": False,  # they are Airflow's
-    "runtime.dlthub_telemetry": False,
-    "load.truncate_staging_dataset": True,  # leave no second copy of a load
-    "data_writer.disable_compression": True,  # of files that live for seconds
-    "data_writer.file_max_items": 2000,  # the memory of a load follows the size of its files
-}
 
 
 @dag(
@@ -151,15 +144,14 @@ def convertly_backfill() -> None:
 def convertly(params: dict[str, Any]) -> "Iterator[Place]":
     """Give what to load and where to; an error that can't heal fails the task at once."""
     os.environ.setdefault("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")  # 472 look-ups a task
-    import dlt
+    os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
     from dlt.common.exceptions import TerminalException
 
     from convertly_source.errors import explained
+    from convertly_source.loads import configure
     from convertly_source.windows import Place
 
-    for name, value in DLT.items():
-        if dlt.config.get(name) is None:
-            dlt.config[name] = value
+    configure(params["destination"])
     try:
         refuse_relative_file(params["destination"])
         settings = {"max_connections": CONNECTIONS, **access()}

@@ -12,8 +12,9 @@ from contextlib import suppress
 from datetime import datetime
 
 import dlt
-from load_jobs import Parser, Progress, access, configure, run, target
+from load_jobs import Parser, Progress, access, run, target
 
+from convertly_source.loads import configure
 from convertly_source.windows import (
     Place,
     Window,
@@ -28,20 +29,17 @@ from convertly_source.windows import (
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = Parser(description="Load the history of a Convertly account in windows.")
+    parser = Parser("Load the history of a Convertly account in windows.")
     add = parser.add_argument
-    add("--demo", action="store_true", help="load a demo account; needs no key")
     add("--start", help="oldest created_at to load (default: the day of the oldest job; UTC)")
     add("--end", help="created_at to load up to, not included (default: behind the newest job)")
     add("--days", type=float, default=7, help="days of a window (default: %(default)s)")
-    add("--destination", default="duckdb", help="destination of dlt (default: %(default)s)")
-    add("--dataset", default="convertly_data", help="dataset, a schema (default: %(default)s)")
-    return parser.parse_args(arguments, argparse.Namespace(table_format=None))
+    return parser.parse_args(arguments)
 
 
 def backfill(options: argparse.Namespace, rows: Counter[str]) -> None:
     """Load the windows that are still to be loaded, the oldest first, and compare."""
-    configure(options)
+    configure(options.destination)
     with access(demo=options.demo) as settings:
         place = Place(options.destination, options.dataset, settings)
         windows = plan(place, options.start, options.end, options.days)

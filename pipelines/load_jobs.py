@@ -34,16 +34,9 @@ from tqdm import tqdm
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.errors import SettingsError, explained
-from convertly_source.loads import loaded_host, pipeline_into, restore
+from convertly_source.loads import configure, loaded_host, pipeline_into, restore
 from convertly_source.results import TABLES
 
-DEFAULTS = {
-    "runtime.intercept_signals": False,  # dlt would forget a Ctrl-C that comes while it loads
-    "load.truncate_staging_dataset": True,  # leave no second copy of the load behind
-    "data_writer.disable_compression": True,  # of files that live for seconds
-    "data_writer.file_max_items": 2000,  # the memory of a load follows the size of its files
-    "load.workers": 2,  # and how many of them are loaded at once
-}
 HINT = "SELECT job_type, status, count(*) AS jobs FROM {}.jobs GROUP BY 1, 2 ORDER BY 3 DESC"
 CHILD_COLUMNS: dict[str, TColumnSchema] = {
     "_dlt_root_id": {
@@ -115,6 +108,13 @@ class Progress(Collector):
 class Parser(argparse.ArgumentParser):
     """Takes the arguments; says what is wrong with them as every other setting does."""
 
+    def __init__(self, description: str) -> None:
+        super().__init__(description=description)
+        add = self.add_argument
+        add("--demo", action="store_true", help="load a demo account; needs no key")
+        add("--destination", default="duckdb", help="destination of dlt (default: %(default)s)")
+        add("--dataset", default="convertly_data", help="dataset, a schema (default: %(default)s)")
+
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage."""
         raise SettingsError(f"{message[:1].upper()}{message[1:]}.", "--help has the arguments.")
@@ -122,14 +122,11 @@ class Parser(argparse.ArgumentParser):
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = Parser(description="Load the jobs of a Convertly account with dlt.")
+    parser = Parser("Load the jobs of a Convertly account with dlt.")
     add = parser.add_argument
-    add("--demo", action="store_true", help="load a demo account; needs no key")
     add("--start-date", help="oldest created_at to load (included; UTC)")
     add("--end-date", help="created_at to load up to (not included): load just this window, again")
     add("--status", help="load only jobs that are pending, processing, completed or failed")
-    add("--destination", default="duckdb", help="destination of dlt (default: %(default)s)")
-    add("--dataset", default="convertly_data", help="dataset, a schema (default: %(default)s)")
     add("--table-format", help="of --destination filesystem: delta (default) or iceberg")
     add("--models", action="store_true", help="make the views of pipelines/models in the dataset")
     add("--open", action="store_true", help="look at the jobs afterwards, in a browser")
@@ -155,7 +152,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def load(options: argparse.Namespace, rows: Counter[str]) -> None:
     """Load the account and print what was done; `rows` counts what is loaded, by table."""
-    configure(options)
+    configure(options.destination)
     with account(options) as source:
         jobs = source.resources["jobs"]
         if options.chunk_pages:
@@ -199,17 +196,6 @@ def explore(options: argparse.Namespace) -> list[str]:
     defaults = {"destination": "duckdb", "dataset": "convertly_data"}
     given = [f"--{name}={value}" for name, value in chosen.items() if value != defaults[name]]
     return [*command, "--", *given] if given else command
-
-
-def configure(options: argparse.Namespace) -> None:
-    """Give dlt the settings that suit these loads, where there are none."""
-    # SQLite takes one writer, and each further one for an error.
-    workers = {"load.workers": 1} if options.destination == "sqlalchemy" else {}
-    for name, value in (DEFAULTS | workers).items():
-        if dlt.config.get(name) is None:
-            dlt.config[name] = value
-    if options.table_format:  # dlt fails to empty a staging folder that is not there
-        dlt.config["load.truncate_staging_dataset"] = False
 
 
 def summary(
