@@ -71,8 +71,9 @@ class Run:
         memory: Memory,
         window: tuple[datetime, datetime],
     ) -> None:
-        self.memory = deepcopy(memory)
-        self.memory["read"] = 0
+        self._memory = deepcopy(memory)
+        self._memory["read"] = 0
+        self._recent: dict[str, Row] = {}  # jobs that have ended, no more than LAG ago
         self.listing, self._record, self._status = listing, record, status
         self._cursor, (self._since, end) = memory["cursor"], window
         if self._cursor:
@@ -84,9 +85,21 @@ class Run:
         self._handed = array("q")  # hashes of ids
         self.batches = self._all()
 
+    @property
+    def memory(self) -> Memory:
+        """What to remember now: it takes some work, of which most is undone by the next batch."""
+        known = {
+            key: entry
+            for key, entry in self._memory["known"].items()
+            if entry[1] not in FINAL_STATUSES or self._is_recent(entry[0])
+        }
+        for key, row in self._recent.items():
+            known[key] = row.created_at or BEGINNING, row.status, fingerprint(row.job)
+        return {**self._memory, "known": known}
+
     def _all(self) -> Iterator[Batch]:
         """Read; what is created from now on waits for the next run."""
-        if self.listing.is_ordered and not self.memory["is_unordered"]:
+        if self.listing.is_ordered and not self._memory["is_unordered"]:
             with suppress(DisorderError):
                 newest = self.listing.first.youngest
                 for rows in self.listing.read(self._since, min(self._until, newest)):
@@ -113,16 +126,16 @@ class Run:
 
     def _everything(self) -> Iterator[Batch]:
         """Read the whole list: without an order, no part of it is known to be older."""
-        if not self.memory["is_unordered"]:
+        if not self._memory["is_unordered"]:
             logger.warning("The API lists jobs in no order of age: each run reads all of them.")
-        self.memory["is_unordered"], self.memory["cursor"] = True, self._cursor
+        self._memory["is_unordered"], self._memory["cursor"] = True, self._cursor
         self.listing.without_order()
         already = set(self._handed)
         for rows in self.listing.read(BEGINNING, END):
             rest = [row for row in rows if hash(row.id) not in already]
             due = [row for row in rest if self._is_in_range(row) or row.id in self._missing]
             yield from self._take(due)
-        self.memory["cursor"] = self._reached
+        self._memory["cursor"] = self._reached
         yield self._gone()
 
     def _is_in_range(self, row: Row, until: datetime = END) -> bool:
@@ -133,43 +146,44 @@ class Run:
         yield self._rejected([row for row in rows if not row.is_usable])
         usable = [row for row in rows if row.is_usable]
         self._reached = max([self._reached, *(row.created_at for row in usable if row.created_at)])
-        horizon = max(self._reached, BEGINNING + LAG) - LAG
-        records = [self._record(row) for row in usable if self._is_news(row, horizon)]
+        records = [self._record(row) for row in usable if self._is_news(row)]
         self._handed.extend(hash(record["id"]) for record in records)
-        known = self.memory["known"].items()
-        self.memory["known"] = {
-            key: entry
-            for key, entry in known
-            if entry[1] not in FINAL_STATUSES or entry[0] >= horizon
-        }
-        self.memory["read"] += len(rows)
+        recent = self._recent.items()
+        self._recent = {key: row for key, row in recent if self._is_recent(row.created_at)}
+        self._memory["read"] += len(rows)
         if is_prefix and usable:
-            self.memory["cursor"] = self._reached
+            self._memory["cursor"] = self._reached
         yield Batch("jobs", records, len(rows))
 
-    def _is_news(self, row: Row, horizon: datetime) -> bool:
+    def _is_recent(self, created_at: datetime | None) -> bool:
+        """Whether the next run will meet the jobs of that age again."""
+        return (created_at or BEGINNING) >= max(self._reached, BEGINNING + LAG) - LAG
+
+    def _is_news(self, row: Row) -> bool:
         """Tell whether a job is to be loaded, and remember it if later runs will meet it again."""
         key, created_at = row.id or "", row.created_at or BEGINNING
         self._missing.pop(key, None)
-        _, status, content = self.memory["known"].pop(key, (created_at, row.status, ""))
-        if content or not row.is_final or created_at >= horizon:
-            known, content = content, fingerprint(row.job)
-            self.memory["known"][key] = created_at, row.status, content
+        _, status, known = self._memory["known"].pop(key, (created_at, row.status, ""))
+        if known or not row.is_final:
+            content = fingerprint(row.job)
+            self._memory["known"][key] = created_at, row.status, content
             if content == known:
                 return False
+        elif self._is_recent(created_at):
+            self._recent[key] = row
         return self._status in (None, status, row.status)
 
     def _rejected(self, rows: list[Row]) -> Batch:
         """Record jobs that can't be stored, once."""
         records = {record["fingerprint"]: record for record in map(rejected_record, rows)}
-        new = [key for key in records if key not in self.memory["rejected"]]
-        self.memory["rejected"] += new
+        new = [key for key in records if key not in self._memory["rejected"]]
+        self._memory["rejected"] += new
         return Batch("rejected_jobs", [records[key] for key in new])
 
     def _gone(self, since: datetime = BEGINNING, before: datetime = END) -> Batch:
         """Record unfinished jobs of some ages that are no longer listed; follow them no longer."""
         gone = [key for key, age in self._missing.items() if since <= age < before]
-        entries = {key: self.memory["known"].pop(key) for key in gone}
+        entries = {key: self._memory["known"].pop(key) for key in gone}
         for key in gone:
             del self._missing[key]
         return Batch(

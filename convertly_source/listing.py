@@ -55,6 +55,7 @@ class Listing(Pages):
         """
         page = page or self.search(since)
         is_full = all(job.age >= since for job in page.jobs[:1])
+        page = page.from_age(since)
         self.expected = page.rank + sum(job.age >= since for job in page.jobs)
         front = Front(since)
         following = self.after(page, at_once=until >= self.first.youngest)

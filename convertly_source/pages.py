@@ -57,6 +57,16 @@ class Page(NamedTuple):
         """Whether every job of that age or younger stands on this page or after it."""
         return self.end >= self.total or self.oldest < age
 
+    def from_age(self, since: datetime) -> "Page":
+        """Take jobs of an unknown age beside the first one of that age or younger for that old."""
+        jobs = list(self.jobs)
+        for place, job in reversed(list(enumerate(jobs))):
+            if job.age < since:
+                if job.row.created_at:
+                    break
+                jobs[place] = job._replace(age=since)
+        return self._replace(jobs=jobs)
+
     def places(self, age: datetime) -> int:
         """Count the places that jobs of that age take."""
         return sum(job.age == age for job in self.jobs)

@@ -181,15 +181,15 @@ def _jobs(
         created_at.advance(memory["cursor"])
         try:
             for batch in run.batches:
-                memory.update(run.memory)
                 show_progress("Jobs read", batch.read, run.listing.expected)
                 if batch.rows:
                     is_first = False
                     yield _marked(batch, hints.pop(batch.table, None))
         except GeneratorExit:
-            stopped[_place(window, memory)] = run
+            stopped[_place(window, run.memory)] = run
             raise
         finally:
+            memory.update(run.memory)
             created_at.advance(memory["cursor"])
         memory["read"] = 0
         if name == "window":

@@ -223,6 +223,22 @@ def test_ages_form_a_cluster_up_to_the_first_gap() -> None:
     assert end_of_cluster(ages[:1], timedelta(0)) == ages[0]
 
 
+def test_a_job_of_an_unknown_age_is_met_when_the_one_before_it_vanished(
+    warehouse: Warehouse, serve: Serve
+) -> None:
+    """A job without a time that stands beside the first age of the range may be of that age."""
+    api = serve(settled(150))
+    newest = api.account.create(timedelta(hours=1))
+    warehouse.load(api)
+    api.account.cancel(newest)
+    api.account.create()["created_at"] = "yesterday"
+    warehouse.load(api)
+    assert warehouse.rows("rejected_jobs", "reason") == [("no usable created_at",)]
+    api.account.create()
+    warehouse.load(api)
+    assert len(warehouse.rows("rejected_jobs", "reason")) == 1
+
+
 def test_unfinished_jobs_of_one_age_are_found_across_pages(
     warehouse: Warehouse, serve: Serve
 ) -> None:

@@ -4,17 +4,25 @@ python tests/benchmarks/floor.py [--size 100000] [--latency 0] [--runs 3]
 """
 
 import argparse
+import pickle
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+import orjson
 import requests
+from dlt.common.normalizers.naming.snake_case import NamingConvention
 from peers import CACHE, HERE, PEERS, Load, Peer, environment_of, load, write
 from server import Server, serving
+
+from convertly_source.results import job_record, row
 
 CONNECTOR = PEERS["connector"]
 CONTENDERS = {
     "this connector": CONNECTOR,
+    "dlt alone, of its records": CONNECTOR._replace(
+        command=["{python}", f"{HERE}/peers/records.py"]
+    ),
     "arrow tables of its records": CONNECTOR._replace(
         command=["{python}", f"{HERE}/peers/arrow.py", "records"]
     ),
@@ -42,9 +50,20 @@ def bodies(server: Server) -> list[bytes]:
     return found
 
 
+def write_records(pages: list[bytes], file: Path) -> None:
+    """Write what the connector makes of the bodies: the number of pages, and each of them."""
+    naming = NamingConvention().normalize_identifier
+    with file.open("wb") as stream:
+        pickle.dump(len(pages), stream)
+        for page in pages:
+            records = [job_record(row(job), naming) for job in orjson.loads(page)["jobs"]]
+            pickle.dump(records, stream)
+
+
 def first_load(peer: Peer, server: Server, pages: list[bytes], size: int) -> Load:
-    """Load into an empty folder that has the bodies at hand."""
+    """Load into an empty folder that has the bodies, and the records made of them, at hand."""
     with TemporaryDirectory() as folder:
+        write_records(pages, Path(folder, "records.pickle"))
         for number, page in enumerate(pages):
             path = Path(folder, "bodies", f"{number:06}.json")
             path.parent.mkdir(exist_ok=True)
