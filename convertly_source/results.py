@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from dlt.common.data_types.typing import TDataType
@@ -80,6 +79,7 @@ JOB_TYPES, RESULT_TYPES = (
     for columns in (JOB_COLUMNS, RESULT_COLUMNS)
 )
 
+BIGINT = 2**63  # and more don't fit
 LONGEST_BIGINT = 17  # characters that 64 bits hold, decimal or hexadecimal
 _DLT_MARKS = "".join(map(chr, range(PUA_START, PUA_START + PUA_CHARACTER_MAX + 1)))
 _DATA_URL = re.compile(r"\s*(data:[^\s,;]*)[;,].*", re.IGNORECASE | re.DOTALL)
@@ -143,26 +143,6 @@ def removed_record(key: str, created_at: datetime, status: str) -> dict[str, Any
     }
 
 
-def job_record(
-    row: Row, naming: Callable[[str], str], *, keep_signed_urls: bool = False
-) -> dict[str, Any]:
-    """Make the record of table `jobs`, its `results` as the list of rows of `jobs__results`.
-
-    `naming` makes column names of keys, as dlt's naming conventions do. `results` and
-    `results_info` stay empty until the job has ended.
-    """
-    shape = _Shape(naming, keep_links=keep_signed_urls)
-    items, info = split_results(row.job.get("results") if row.is_final else None)
-    rest = {key: value for key, value in row.job.items() if key not in ("results", "created_at")}
-    record = shape.record(rest, JOB_TYPES)
-    record |= {"id": row.id, "created_at": row.created_at}
-    record["results_info"] = without_credentials(info, keep_links=keep_signed_urls) or None
-    record["results"] = [
-        shape.record(_as_object(item), RESULT_TYPES) | {"job_id": row.id} for item in items
-    ]
-    return record
-
-
 def split_results(results: Any) -> tuple[list[Any], dict[str, Any]]:
     """Split `results` into its items, in order, and what stands beside them."""
     if not isinstance(results, dict):
@@ -213,44 +193,78 @@ def _as_object(item: Any) -> dict[str, Any]:
     return item if isinstance(item, dict) else {"value": item}
 
 
-TYPED = ("timestamp", "bigint")
+class _Columns(dict[str, tuple[str, TDataType]]):
+    """The columns of keys as they come, by name and type; an account has few different keys."""
+
+    def __init__(self, name_of: Callable[[str], str], types: Mapping[str, TDataType]) -> None:
+        super().__init__()
+        self._name_of, self._types = name_of, types
+
+    def __missing__(self, key: str) -> tuple[str, TDataType]:
+        name = self._name_of(key)
+        self[key] = name, self._types.get(name, "double")
+        return self[key]
 
 
-class _Shape:
-    """Gives keys their column names and values their column's type, without credentials."""
+class Shape:
+    """Gives keys their column names and values their column's type, without credentials.
 
-    def __init__(self, naming: Callable[[str], str], *, keep_links: bool) -> None:
-        self._naming, self._keep_links = naming, keep_links
+    `naming` makes column names of keys, as dlt's naming conventions do.
+    """
 
-    def record(self, value: Mapping[str, Any], types: Mapping[str, TDataType]) -> dict[str, Any]:
+    def __init__(self, naming: Callable[[str], str], *, keep_signed_urls: bool = False) -> None:
+        self._naming, self._keep_links = naming, keep_signed_urls
+        self._job, self._result, self._other = (
+            _Columns(self._name, types) for types in (JOB_TYPES, RESULT_TYPES, {})
+        )
+
+    def job_record(self, row: Row) -> dict[str, Any]:
+        """Make the record of table `jobs`, its `results` as the list of rows of `jobs__results`.
+
+        `results` and `results_info` stay empty until the job has ended.
+        """
+        items, info = split_results(row.job.get("results") if row.is_final else None)
+        record = self._record({**row.job, "results": None, "created_at": None}, self._job)
+        record |= {"id": row.id, "created_at": row.created_at}
+        record["results_info"] = without_credentials(info, keep_links=self._keep_links) or None
+        record["results"] = results = [
+            self._record(_as_object(item), self._result) for item in items
+        ]
+        for result in results:
+            result["job_id"] = row.id
+        return record
+
+    def _name(self, key: str) -> str:
+        text = _text(key, keep_links=self._keep_links)
+        name = self._naming(text) if text.strip() else "x"
+        return name.removeprefix("_") if name.startswith("_dlt_") else name
+
+    def _record(self, value: Mapping[str, Any], columns: _Columns) -> dict[str, Any]:
         """Shape an object: of keys that get one name, a value that is null yields."""
         record: dict[str, Any] = {}
         for key, item in value.items():
             if item is not None:
-                name = _column_name(key, self._naming, self._keep_links)
+                name, data_type = columns[key]
                 if name not in record:
-                    record[name] = self._value(item, types.get(name, "double"))
+                    kind = type(item)
+                    is_plain = (  # as most values are; a call would take longer than this look
+                        (kind is str and data_type == "text" and ":" not in item and item.isascii())
+                        or (kind is int and data_type == "bigint" and -BIGINT <= item < BIGINT)
+                        or (kind is float and data_type == "double")
+                    )
+                    record[name] = item if is_plain else self._value(item, data_type)
         return record
 
     def _value(self, value: Any, data_type: TDataType) -> Any:
         if isinstance(value, str):
-            if ":" in value or not value.isascii():
-                value = _text(value, keep_links=self._keep_links)
-            return _typed(value, data_type) if data_type in TYPED else value
+            return _typed(_text(value, keep_links=self._keep_links), data_type)
         if isinstance(value, (int, float)):
             return _number(value, data_type)
         if isinstance(value, dict):
-            return self.record(value, {})
+            return self._record(value, self._other)
         if isinstance(value, list):
             return [self._value(item, "double") for item in value]
         return value
-
-
-@lru_cache(maxsize=1000)  # an account has few different keys
-def _column_name(key: str, naming: Callable[[str], str], keep_links: bool) -> str:  # noqa: FBT001
-    text = _text(key, keep_links=keep_links)
-    name = naming(text) if text.strip() else "x"
-    return name.removeprefix("_") if name.startswith("_dlt_") else name
 
 
 def _typed(text: str, data_type: TDataType) -> Any:
@@ -274,7 +288,7 @@ def _number(value: Any, data_type: TDataType) -> Any:
     if isinstance(value, bool):
         return value
     if data_type == "bigint":
-        return round(value) if -(2**63) < value < 2**63 else {"v_double": float(value)}
+        return round(value) if -BIGINT <= value < BIGINT else {"v_double": float(value)}
     return float(value)
 
 

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timezone
-from functools import partial
 from typing import Any, Literal
 
 import dlt
@@ -27,7 +26,7 @@ from convertly_source.results import (
     REJECTED_COLUMNS,
     REMOVED_COLUMNS,
     RESULT_COLUMNS,
-    job_record,
+    Shape,
 )
 
 BASE_URL = "https://convertly.sh"
@@ -98,7 +97,7 @@ def convertly_source(
     schema.remove_type_detection("iso_timestamp")
     naming = type(schema.naming)(LONGEST_NAME).normalize_identifier
     client = connect(api_key, base_url, auth_method, max_connections, requests_per_minute)
-    record = partial(job_record, naming=naming, keep_signed_urls=keep_signed_urls)
+    record = Shape(naming, keep_signed_urls=keep_signed_urls).job_record
 
     def new_run(memory: Memory, window: tuple[datetime, datetime]) -> Run:
         listing = Listing(client, page_size, max_connections)

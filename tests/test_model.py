@@ -8,7 +8,6 @@ import os
 from collections import defaultdict
 from contextlib import ExitStack
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,7 +31,7 @@ from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, newest_first
 from convertly_source.jobs import Memory, Run, new_memory
 from convertly_source.listing import Listing
 from convertly_source.pages import BEGINNING, END
-from convertly_source.results import FINAL_STATUSES, fingerprint, job_record, row
+from convertly_source.results import FINAL_STATUSES, Shape, fingerprint, row
 
 GAPS = [timedelta(seconds=seconds) for seconds in (0, 0, 0, 1, 60, 400, 10**6)]
 RUNS = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
@@ -53,7 +52,7 @@ class Shelf:
         window = options.get("window", (BEGINNING, END))
         memory = new_memory() if "window" in options else self.memory
         listing = Listing(client, options["page_size"], options["max_connections"])
-        run = Run(listing, partial(job_record, naming=str), None, memory, window)
+        run = Run(listing, Shape(str).job_record, None, memory, window)
         for number, batch in enumerate(run.batches, 1):
             for record in batch.rows:
                 if batch.table == "jobs":
@@ -279,7 +278,7 @@ class Life(RuleBasedStateMachine):
         assert unusable <= set(self.shelf.rejected)
 
     def expected(self, jobs: dict[str, Job]) -> dict[str, Any]:
-        return {key: job_record(row(job), str) for key, job in jobs.items()}
+        return {key: Shape(str).job_record(row(job)) for key, job in jobs.items()}
 
 
 class DuckDBLife(Life):

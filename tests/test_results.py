@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from convertly_source.demo import DemoAccount, DemoAPI
 from convertly_source.results import (
     RESULT_COLUMNS,
+    Shape,
     fingerprint,
-    job_record,
     rejected_record,
     row,
     without_credentials,
@@ -32,7 +32,7 @@ naming = NamingConvention().normalize_identifier
 
 
 def _record(results: Any = None, **job: Any) -> dict[str, Any]:
-    return job_record(row(JOB | {"results": results} | job), naming)
+    return Shape(naming).job_record(row(JOB | {"results": results} | job))
 
 
 def _rows(results: Any) -> list[dict[str, Any]]:
@@ -330,7 +330,7 @@ def test_credentials_and_contents_are_cut(value: Any, stored: Any) -> None:
 def test_links_are_kept_when_asked(job: dict[str, Any]) -> None:
     """Queries of links are only in a record that was asked for with them."""
     texts = [
-        " ".join(_texts(job_record(row(JOB | job), naming, keep_signed_urls=keep)))
+        " ".join(_texts(Shape(naming, keep_signed_urls=keep).job_record(row(JOB | job))))
         for keep in (False, True)
     ]
     assert ["s3cr3t" in text or "s3cr3t" in text.replace("_", "") for text in texts] == [
@@ -341,7 +341,7 @@ def test_links_are_kept_when_asked(job: dict[str, Any]) -> None:
 
 def test_contents_are_never_kept() -> None:
     """A data: URL is cut even when links are kept."""
-    record = job_record(row(JOB | {"results": [SIGNED, DATA]}), naming, keep_signed_urls=True)
+    record = Shape(naming, keep_signed_urls=True).job_record(row(JOB | {"results": [SIGNED, DATA]}))
     assert [item["value"] for item in record["results"]] == [SIGNED, "data:application/gzip"]
 
 
@@ -465,7 +465,7 @@ def _links(draw: st.DrawFn) -> str:
 )
 def test_no_query_of_a_link_is_stored(value: Any, field: str, status: str) -> None:
     """Wherever in a job a link stands, its query is in no text of the record."""
-    record = job_record(row(JOB | {"status": status, field: value}), naming)
+    record = Shape(naming).job_record(row(JOB | {"status": status, field: value}))
     assert [text for text in _texts(record) if "s3cr3t" in text.lower().replace("_", "")] == []
 
 

@@ -15,7 +15,7 @@ from dlt.common.normalizers.naming.snake_case import NamingConvention
 from peers import CACHE, HERE, PEERS, Load, Peer, environment_of, load, write
 from server import Server, serving
 
-from convertly_source.results import job_record, row
+from convertly_source.results import Shape, row
 
 CONNECTOR = PEERS["connector"]
 CONTENDERS = {
@@ -52,11 +52,11 @@ def bodies(server: Server) -> list[bytes]:
 
 def write_records(pages: list[bytes], file: Path) -> None:
     """Write what the connector makes of the bodies: the number of pages, and each of them."""
-    naming = NamingConvention().normalize_identifier
+    shape = Shape(NamingConvention().normalize_identifier)
     with file.open("wb") as stream:
         pickle.dump(len(pages), stream)
         for page in pages:
-            records = [job_record(row(job), naming) for job in orjson.loads(page)["jobs"]]
+            records = [shape.job_record(row(job)) for job in orjson.loads(page)["jobs"]]
             pickle.dump(records, stream)
 
 

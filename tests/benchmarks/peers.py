@@ -9,6 +9,7 @@ medians go into README.md. The peers are installed once, each into an environmen
 
 import argparse
 import hashlib
+import json
 import os
 import platform
 import re
@@ -21,7 +22,6 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-import duckdb
 from measure import LOG, Cost, measured
 from server import Server, serving
 
@@ -69,6 +69,12 @@ PEERS = {
         ["dlt[duckdb,parquet]", *DLT],
         CHILDREN + "__files",
         "the same, through parquet files",
+    ),
+    "rest_api_duckdb_2": Peer(
+        ["{python}", f"{HERE}/peers/rest_api.py"],
+        ["dlt[duckdb]", "duckdb==2.0.1", DLT[1]],
+        CHILDREN + "__files",
+        "the generic source with dlt's defaults, and the DuckDB that pip takes for it",
     ),
     "script": Peer(
         ["{python}", f"{HERE}/peers/script.py"],
@@ -126,10 +132,10 @@ def load(peer: Peer, programs: Path, folder: Path, server: Server, latency_ms: i
     names = {"python": str(programs / "python"), "bin": str(programs)}
     cost = measured([part.format(**names) for part in peer.command], folder, environment)
     facts = server.facts()
-    return Load(cost, facts.pop("requests"), wrong(peer, folder, facts, cost))
+    return Load(cost, facts.pop("requests"), wrong(peer, programs, folder, facts, cost))
 
 
-def wrong(peer: Peer, folder: Path, expected: dict[str, object], cost: Cost) -> str:
+def wrong(peer: Peer, programs: Path, folder: Path, expected: dict[str, object], cost: Cost) -> str:
     """Say what is wrong with a load; empty when all is right."""
     if cost.exit_code:
         log = (folder / LOG).read_text().strip().splitlines()
@@ -137,12 +143,8 @@ def wrong(peer: Peer, folder: Path, expected: dict[str, object], cost: Cost) -> 
         return f"ended with {cost.exit_code}: {' '.join(errors[-1:])}"
     if not peer.results:  # it only reads
         return ""
-    with duckdb.connect(str(folder / "peer.duckdb"), read_only=True) as connection:
-        rows = connection.execute("SELECT status, count(*) FROM data.jobs GROUP BY 1 ORDER BY 1")
-        statuses = dict(rows.fetchall())
-        ((ids,),) = connection.execute("SELECT count(DISTINCT id) FROM data.jobs").fetchall()
-        ((results,),) = connection.execute(peer.results).fetchall()
-    found = {"jobs": ids, "results": int(results or 0), "statuses": statuses}
+    count = [str(programs / "python"), str(HERE / "peers" / "count.py"), peer.results]
+    found = json.loads(subprocess.run(count, cwd=folder, capture_output=True, check=True).stdout)
     return "" if found == expected else f"{found} instead of {expected}"
 
 

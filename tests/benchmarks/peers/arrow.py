@@ -17,7 +17,7 @@ from dlt.common.normalizers.naming.snake_case import NamingConvention
 from convertly_source.client import JobsClient
 from convertly_source.listing import Listing
 from convertly_source.pages import BEGINNING, END
-from convertly_source.results import JOB_COLUMNS, RESULT_COLUMNS, Row, job_record
+from convertly_source.results import JOB_COLUMNS, RESULT_COLUMNS, Row, Shape
 
 TYPES = {
     "text": pa.string(),
@@ -50,8 +50,8 @@ TIMES = ("created_at", "completed_at")
 
 def of_records(rows: list[Row]) -> tuple[pa.Table, pa.Table]:
     """Make tables of records."""
-    naming = NamingConvention().normalize_identifier
-    records = [job_record(row, naming) for row in rows]
+    shape = Shape(NamingConvention().normalize_identifier)
+    records = [shape.job_record(row) for row in rows]
     results = [result for record in records for result in record["results"]]
     return pa.Table.from_pylist(records, JOBS), pa.Table.from_pylist(results, RESULTS)
 
