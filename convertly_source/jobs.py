@@ -73,7 +73,8 @@ class Run:
     ) -> None:
         self._memory = deepcopy(memory)
         self._memory["read"] = 0
-        self._recent: dict[str, Row] = {}  # jobs that have ended, no more than LAG ago
+        self._recent = dict[str, tuple[datetime, Row]]()  # ended jobs that the next run will meet
+        self._horizon = BEGINNING  # it will meet those of this age or younger
         self.listing, self._record, self._status = listing, record, status
         self._cursor, (self._since, end) = memory["cursor"], window
         if self._cursor:
@@ -91,10 +92,10 @@ class Run:
         known = {
             key: entry
             for key, entry in self._memory["known"].items()
-            if entry[1] not in FINAL_STATUSES or self._is_recent(entry[0])
+            if entry[1] not in FINAL_STATUSES or entry[0] >= self._horizon
         }
-        for key, row in self._recent.items():
-            known[key] = row.created_at or BEGINNING, row.status, fingerprint(row.job)
+        for key, (created_at, row) in self._recent.items():
+            known[key] = created_at, row.status, fingerprint(row.job)
         return {**self._memory, "known": known}
 
     def _all(self) -> Iterator[Batch]:
@@ -146,18 +147,16 @@ class Run:
         yield self._rejected([row for row in rows if not row.is_usable])
         usable = [row for row in rows if row.is_usable]
         self._reached = max([self._reached, *(row.created_at for row in usable if row.created_at)])
+        self._horizon = max(self._reached, BEGINNING + LAG) - LAG
         records = [self._record(row) for row in usable if self._is_news(row)]
         self._handed.extend(hash(record["id"]) for record in records)
-        recent = self._recent.items()
-        self._recent = {key: row for key, row in recent if self._is_recent(row.created_at)}
+        self._recent = {
+            key: recent for key, recent in self._recent.items() if recent[0] >= self._horizon
+        }
         self._memory["read"] += len(rows)
         if is_prefix and usable:
             self._memory["cursor"] = self._reached
         yield Batch("jobs", records, len(rows))
-
-    def _is_recent(self, created_at: datetime | None) -> bool:
-        """Whether the next run will meet the jobs of that age again."""
-        return (created_at or BEGINNING) >= max(self._reached, BEGINNING + LAG) - LAG
 
     def _is_news(self, row: Row) -> bool:
         """Tell whether a job is to be loaded, and remember it if later runs will meet it again."""
@@ -169,8 +168,8 @@ class Run:
             self._memory["known"][key] = created_at, row.status, content
             if content == known:
                 return False
-        elif self._is_recent(created_at):
-            self._recent[key] = row
+        elif created_at >= self._horizon:
+            self._recent[key] = created_at, row
         return self._status in (None, status, row.status)
 
     def _rejected(self, rows: list[Row]) -> Batch:

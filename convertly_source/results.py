@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -143,15 +142,15 @@ def removed_record(key: str, created_at: datetime, status: str) -> dict[str, Any
     }
 
 
-def split_results(results: Any) -> tuple[list[Any], dict[str, Any]]:
-    """Split `results` into its items, in order, and what stands beside them."""
+def split_results(results: Any) -> tuple[list[Any], dict[str, Any] | None]:
+    """Split `results` into its items, in order, and what stands beside them, if anything does."""
     if not isinstance(results, dict):
-        return _items(results), {}
+        return _items(results), None
     for key in ("files", "file"):
         if key in results and isinstance(results[key], (list, dict, type(None))):
             info = {name: value for name, value in results.items() if name != key}
-            return _items(results[key]), info
-    return _items(results), {}
+            return _items(results[key]), info or None
+    return _items(results), None
 
 
 def without_credentials(value: Any, *, keep_links: bool = False) -> Any:
@@ -225,13 +224,11 @@ class Shape:
         """
         items, info = split_results(row.job.get("results") if row.is_final else None)
         record = self._record({**row.job, "results": None, "created_at": None}, self._job)
-        record |= {"id": row.id, "created_at": row.created_at}
-        record["results_info"] = without_credentials(info, keep_links=self._keep_links) or None
-        record["results"] = results = [
-            self._record(_as_object(item), self._result) for item in items
-        ]
+        results = [self._record(_as_object(item), self._result) for item in items]
         for result in results:
             result["job_id"] = row.id
+        record |= {"id": row.id, "created_at": row.created_at, "results": results}
+        record["results_info"] = info and without_credentials(info, keep_links=self._keep_links)
         return record
 
     def _name(self, key: str) -> str:
@@ -293,12 +290,16 @@ def _number(value: Any, data_type: TDataType) -> Any:
 
 
 def _time(value: Any) -> datetime | None:
-    if isinstance(value, str) and value.endswith("Z"):  # as the API's sample; five times as fast
-        with suppress(ValueError):
+    if not isinstance(value, str):
+        return None
+    try:
+        if value.endswith("Z"):  # as the API's sample; five times as fast
             moment = datetime.fromisoformat(value[:-1])
             if moment.tzinfo is None:
                 return moment.replace(tzinfo=timezone.utc)
+    except ValueError:
+        pass
     try:
-        return ensure_datetime_in_tz(value, timezone.utc) if isinstance(value, str) else None
+        return ensure_datetime_in_tz(value, timezone.utc)
     except (ValueError, OverflowError, OSError, TypeError):  # of dlt's and pendulum's parsers
         return None
