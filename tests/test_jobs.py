@@ -412,6 +412,24 @@ def test_an_account_that_grows_with_each_request_is_read(
     assert there <= set(warehouse.rows("jobs", "id"))
 
 
+@pytest.mark.parametrize("size", [50, 500])
+def test_what_is_created_during_a_run_waits_for_the_next_one(
+    warehouse: Warehouse, serve: Serve, size: int
+) -> None:
+    """A run ends with the job that was the newest at its start, so that its length is known."""
+    api = serve(settled(size))
+
+    def appear(account: DemoAccount) -> None:
+        if len(api.requests) == 2:
+            account.create(timedelta(hours=1))
+
+    api.before_answer = appear
+    warehouse.load(api)
+    assert len(warehouse.rows("jobs", "id")) == size
+    warehouse.load(api)
+    assert_equal(warehouse, api.account)
+
+
 def test_a_job_that_appears_behind_the_read_is_no_contradiction(
     warehouse: Warehouse, serve: Serve
 ) -> None:

@@ -15,10 +15,13 @@ from typing import Any
 import dlt
 import duckdb
 import pytest
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from lists import SaysTooMany
 
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply
+from convertly_source.loads import configure
 from convertly_source.results import TABLES
 
 SCRIPT = Path(__file__).resolve().parents[1] / "pipelines" / "load_jobs.py"
@@ -297,6 +300,21 @@ def test_a_change_of_the_api_is_said_and_nothing_is_lost(serve: Serve) -> None:
     assert "New in the API" not in load_from(api).stdout
 
 
+@pytest.mark.parametrize(("destination", "workers"), [("duckdb", 2), ("sqlalchemy", 1)])
+def test_dlt_gets_the_settings_that_it_has_not(
+    monkeypatch: pytest.MonkeyPatch, destination: str, workers: int
+) -> None:
+    """Staging tables are emptied and SQLite gets one writer, unless a setting says otherwise."""
+    monkeypatch.delenv("LOAD__TRUNCATE_STAGING_DATASET")
+    Container()[PluggableRunContext].reload_providers()
+    dlt.config["data_writer.file_max_items"] = 7
+    configure(destination)
+    assert dlt.config["load.truncate_staging_dataset"] is True
+    assert dlt.config["load.workers"] == workers
+    assert dlt.config["data_writer.file_max_items"] == 7
+    Container()[PluggableRunContext].reload_providers()
+
+
 def test_nothing_else_is_in_the_dataset(serve: Serve) -> None:
     """There are the documented tables and columns and dlt's own, and no second copy of a load."""
     api = serve(DemoAccount(300))
@@ -444,6 +462,21 @@ def test_a_pending_load_is_finished_first(serve: Serve, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert {(late["id"], "pending"), (later["id"], "pending")} <= set(content())
     assert content() == listed(api.account)
+
+
+def test_a_pending_load_is_kept_for_its_own_dataset(serve: Serve) -> None:
+    """What was read for one dataset is not written into another one."""
+    api = serve(DemoAccount(150))
+    load_from(api)
+    late = api.account.create()
+    pipeline = dlt.pipeline("convertly", destination="duckdb", dataset_name="convertly_data")
+    pipeline.extract(convertly_source(DEMO_KEY, api.url))
+    done = load_from(api, "--dataset", "other")
+    assert done.returncode == 2, done.stderr
+    assert "was not finished" in done.stderr
+    assert load_from(api).returncode == 0
+    assert (late["id"], "pending") in content()
+    assert load_from(api, "--dataset", "other").returncode == 0
 
 
 @pytest.mark.parametrize("is_cut_off", [False, True])

@@ -231,6 +231,15 @@ def test_a_key_of_dlts_marks_alone_gets_a_name() -> None:
     assert _record(**{"\uf026": 1})["x"] == _record(**{"": 1})["x"] == 1.0
 
 
+@pytest.mark.parametrize("text", ["\uf026x", "\uf0271.5", "\uf02a\uf029x: y"])
+def test_a_text_loses_the_marks_of_dlt(text: str) -> None:
+    """A text that begins as dlt's own notation of numbers and times does is not taken for one."""
+    rest = text.lstrip("\uf026\uf027\uf029\uf02a")
+    record = _record([{"filename": text, "note": text}], error_message=text)
+    assert record["error_message"] == rest
+    assert record["results"] == [{"job_id": record["id"], "filename": rest, "note": rest}]
+
+
 def test_the_end_of_a_job_is_a_time() -> None:
     """A usable completed_at is a time in UTC, any other stands beside the column as it came."""
     stored = _record(completed_at="2026-05-09T12:00:07+02:00")["completed_at"]
