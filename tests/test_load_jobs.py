@@ -300,16 +300,19 @@ def test_a_change_of_the_api_is_said_and_nothing_is_lost(serve: Serve) -> None:
     assert "New in the API" not in load_from(api).stdout
 
 
-@pytest.mark.parametrize(("destination", "workers"), [("duckdb", 2), ("sqlalchemy", 1)])
+@pytest.mark.parametrize(
+    ("destination", "is_emptied", "workers"),
+    [("duckdb", True, 2), ("sqlalchemy", True, 1), ("filesystem", False, 2)],
+)
 def test_dlt_gets_the_settings_that_it_has_not(
-    monkeypatch: pytest.MonkeyPatch, destination: str, workers: int
+    monkeypatch: pytest.MonkeyPatch, destination: str, *, is_emptied: bool, workers: int
 ) -> None:
-    """Staging tables are emptied and SQLite gets one writer, unless a setting says otherwise."""
+    """Staging tables are emptied where there are any, and SQLite gets one writer."""
     monkeypatch.delenv("LOAD__TRUNCATE_STAGING_DATASET")
     Container()[PluggableRunContext].reload_providers()
     dlt.config["data_writer.file_max_items"] = 7
     configure(destination)
-    assert dlt.config["load.truncate_staging_dataset"] is True
+    assert dlt.config["load.truncate_staging_dataset"] is is_emptied
     assert dlt.config["load.workers"] == workers
     assert dlt.config["data_writer.file_max_items"] == 7
     Container()[PluggableRunContext].reload_providers()
