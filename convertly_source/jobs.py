@@ -22,6 +22,7 @@ from convertly_source.results import (
 )
 
 LAG = timedelta(minutes=5)  # a job may become visible this late
+MOST_RECENT = 500  # jobs that are kept whole until it is known whether to remember them
 SEARCH = 4  # pages that cost about as much as to search for one
 
 Entry = tuple[datetime, str, str]  # of a job: created_at, status, fingerprint
@@ -89,11 +90,7 @@ class Run:
     @property
     def memory(self) -> Memory:
         """What to remember now: it takes some work, of which most is undone by the next batch."""
-        known = {
-            key: entry
-            for key, entry in self._memory["known"].items()
-            if entry[1] not in FINAL_STATUSES or entry[0] >= self._horizon
-        }
+        known = dict(self._memory["known"])
         for key, (created_at, row) in self._recent.items():
             known[key] = created_at, row.status, fingerprint(row.job)
         return {**self._memory, "known": known}
@@ -121,8 +118,13 @@ class Run:
             ages = sorted(self._missing.values())
             page = self.listing.search(ages[0])
             until = end_of_cluster(ages, SEARCH * (page.youngest - page.oldest))
+            fruitless = 0
             for rows in self.listing.read(ages[0], until, page):
-                yield from self._take([row for row in rows if row.id in self._missing])
+                found = [row for row in rows if row.id in self._missing]
+                yield from self._take(found)
+                fruitless = 0 if found else fruitless + 1
+                if fruitless > SEARCH and self.listing.reached > ages[0]:
+                    break  # they stand further apart than it seemed
             yield self._gone(before=self.listing.reached)
 
     def _everything(self) -> Iterator[Batch]:
@@ -153,6 +155,12 @@ class Run:
         self._recent = {
             key: recent for key, recent in self._recent.items() if recent[0] >= self._horizon
         }
+        known = self._memory["known"].items()
+        self._memory["known"] = {
+            key: entry
+            for key, entry in known
+            if entry[1] not in FINAL_STATUSES or entry[0] >= self._horizon
+        }
         self._memory["read"] += len(rows)
         if is_prefix and usable:
             self._memory["cursor"] = self._reached
@@ -168,8 +176,10 @@ class Run:
             self._memory["known"][key] = created_at, row.status, content
             if content == known:
                 return False
-        elif created_at >= self._horizon:
+        elif created_at >= self._horizon and len(self._recent) < MOST_RECENT:
             self._recent[key] = created_at, row
+        elif created_at >= self._horizon:
+            self._memory["known"][key] = created_at, row.status, fingerprint(row.job)
         return self._status in (None, status, row.status)
 
     def _rejected(self, rows: list[Row]) -> Batch:

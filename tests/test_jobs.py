@@ -215,6 +215,37 @@ def test_finished_jobs_near_each_other_are_read_together(
     assert_equal(warehouse, api.account)
 
 
+def test_jobs_that_only_seem_near_are_searched(warehouse: Warehouse, serve: Serve) -> None:
+    """Where a sparse time is followed by a busy one, what lies between two jobs is not read."""
+    account = settled(100)
+    account.jobs = [
+        account.jobs[0]
+        | {"id": str(number), "created_at": moment(min(number, 100) * 99 + number).isoformat()}
+        for number in range(5000)
+    ]
+    api = serve(account)
+    for number in (50, 4500):
+        account.jobs[number].update(status="processing", results=None)
+    warehouse.load(api)
+    for job in account.unfinished():
+        account.finish(job)
+    assert warehouse.load(api) <= 40
+    assert_equal(warehouse, account)
+
+
+def test_many_jobs_of_the_last_minutes_are_not_loaded_again(
+    warehouse: Warehouse, serve: Serve
+) -> None:
+    """Hundreds of jobs may have ended within the minutes that each run reads again."""
+    api = serve(settled(10))
+    for _ in range(700):
+        api.account.finish(api.account.create(timedelta(milliseconds=1)))
+    warehouse.load(api)
+    warehouse.load(api)
+    assert_equal(warehouse, api.account)
+    assert warehouse.query("SELECT count(DISTINCT _dlt_load_id) FROM jobs") == [(1,)]
+
+
 def test_ages_form_a_cluster_up_to_the_first_gap() -> None:
     """A cluster ends before the first gap that is wider than allowed, whatever comes later."""
     ages = [moment(number) for number in (0, 1, 3, 6, 7)]
@@ -412,12 +443,11 @@ def test_an_account_that_grows_with_each_request_is_read(
     assert there <= set(warehouse.rows("jobs", "id"))
 
 
-@pytest.mark.parametrize("size", [50, 500])
 def test_what_is_created_during_a_run_waits_for_the_next_one(
-    warehouse: Warehouse, serve: Serve, size: int
+    warehouse: Warehouse, serve: Serve
 ) -> None:
     """A run ends with the job that was the newest at its start, so that its length is known."""
-    api = serve(settled(size))
+    api = serve(settled(500))
 
     def appear(account: DemoAccount) -> None:
         if len(api.requests) == 2:
@@ -425,7 +455,7 @@ def test_what_is_created_during_a_run_waits_for_the_next_one(
 
     api.before_answer = appear
     warehouse.load(api)
-    assert len(warehouse.rows("jobs", "id")) == size
+    assert len(warehouse.rows("jobs", "id")) == 500
     warehouse.load(api)
     assert_equal(warehouse, api.account)
 
