@@ -89,7 +89,7 @@ class Run:
 
     @property
     def memory(self) -> Memory:
-        """What to remember now: it takes some work, of which most is undone by the next batch."""
+        """What to remember. Hashing takes time, so it is asked for when a run stops."""
         known = dict(self._memory["known"])
         for key, (created_at, row) in self._recent.items():
             known[key] = created_at, row.status, fingerprint(row.job)

@@ -58,7 +58,7 @@ class Page(NamedTuple):
         return self.end >= self.total or self.oldest < age
 
     def from_age(self, since: datetime) -> "Page":
-        """Take jobs of an unknown age beside the first one of that age or younger for that old."""
+        """Count jobs of an unknown age as of that age, where they follow the last older job."""
         jobs = list(self.jobs)
         for place, job in reversed(list(enumerate(jobs))):
             if job.age < since:
