@@ -10,10 +10,10 @@ from dlt.common.configuration import with_config
 from dlt.common.configuration.utils import get_resolved_traces
 
 from convertly_source.errors import explained
-from convertly_source.listing import Listing
-from convertly_source.pages import BEGINNING
-from convertly_source.results import TABLES
+from convertly_source.reading.listing import Listing
+from convertly_source.reading.pages import BEGINNING
 from convertly_source.source import connect, convertly_source
+from convertly_source.tables.schema import TABLES
 
 VENDORS_NAMES = {"api_key": "CONVERTLY_API_KEY", "base_url": "CONVERTLY_BASE_URL"}
 PAGE = 100

@@ -14,19 +14,17 @@ from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 from dlt.extract.hints import TResourceHints
 
-from convertly_source.client import JobsClient
+from convertly_source.api.client import FINAL_STATUSES, OPEN_STATUSES, JobsClient
 from convertly_source.errors import SettingsError
-from convertly_source.jobs import Batch, Memory, Run, new_memory
-from convertly_source.listing import Listing
-from convertly_source.pages import BEGINNING, END
-from convertly_source.results import (
-    FINAL_STATUSES,
+from convertly_source.reading.listing import Listing
+from convertly_source.reading.pages import BEGINNING, END
+from convertly_source.reading.run import Batch, Memory, Run, new_memory
+from convertly_source.tables.records import Shape
+from convertly_source.tables.schema import (
     JOB_COLUMNS,
-    OPEN_STATUSES,
     REJECTED_COLUMNS,
     REMOVED_COLUMNS,
     RESULT_COLUMNS,
-    Shape,
 )
 
 BASE_URL = "https://convertly.sh"

@@ -29,7 +29,7 @@ except ImportError:  # Airflow 2
     GROWING = True
 
 if TYPE_CHECKING:
-    from convertly_source.windows import Place
+    from convertly_source.loading.backfill import Place
 
 CONNECTIONS = 4  # requests that a task may have under way, and the slots it takes in the pool
 POOL = os.environ.get("CONVERTLY_POOL", "default_pool")
@@ -66,7 +66,8 @@ def convertly_jobs() -> None:
     @task(max_active_tis_per_dag=1)  # runs of a backfill are not held to max_active_runs
     def load_jobs(params: Any = None) -> dict[str, int]:
         with convertly(params) as place, TemporaryDirectory() as folder:
-            from convertly_source import convertly_source, loads
+            from convertly_source import convertly_source
+            from convertly_source.loading import loads
 
             source = convertly_source(start_date=params["start_date"], **place.settings)
             pipeline = loads.pipeline_into(place.destination, place.dataset, folder)
@@ -96,8 +97,8 @@ def convertly_backfill() -> None:
     @task
     def plan(params: Any = None) -> list[list[str]]:
         with convertly(params) as place:
-            from convertly_source import windows
             from convertly_source.errors import SettingsError
+            from convertly_source.loading import backfill as windows
 
             days = params["days_per_window"]
             found = windows.plan(place, params["start"], params["end"], days)
@@ -110,14 +111,14 @@ def convertly_backfill() -> None:
     @task
     def choose(found: list[list[str]], *, is_alone: bool, params: Any = None) -> list[list[str]]:
         """Give the windows to the tasks that run at once, or to those that run one by one."""
-        from convertly_source.windows import ONE_WRITER
+        from convertly_source.loading.backfill import ONE_WRITER
 
         return found if (params["destination"] in ONE_WRITER) == is_alone else []
 
     @task(map_index_template="{{ task.op_kwargs['window'] | join(' to ') }}")
     def load(window: list[str], params: Any = None) -> dict[str, int]:
         with convertly(params) as place:
-            from convertly_source import windows
+            from convertly_source.loading import backfill as windows
 
             return dict(windows.load(windows.window(*window), place))
 
@@ -125,7 +126,7 @@ def convertly_backfill() -> None:
     def compare(found: list[list[str]], params: Any = None) -> dict[str, Any]:
         """Fail when jobs are missing; else give what an ordinary run is to start with."""
         with convertly(params) as place:
-            from convertly_source import windows
+            from convertly_source.loading import backfill as windows
 
             done = windows.finish(windows.window(found[0][0], found[-1][1]), place)
             return {"jobs": done.jobs, "start_date": done.start_date.isoformat()}
@@ -148,8 +149,8 @@ def convertly(params: dict[str, Any]) -> "Iterator[Place]":
     from dlt.common.exceptions import TerminalException
 
     from convertly_source.errors import explained
-    from convertly_source.loads import configure
-    from convertly_source.windows import Place
+    from convertly_source.loading.backfill import Place
+    from convertly_source.loading.loads import configure
 
     configure(params["destination"])
     try:

@@ -14,8 +14,7 @@ from datetime import datetime
 import dlt
 from load_jobs import Parser, Progress, access, run, target
 
-from convertly_source.loads import configure
-from convertly_source.windows import (
+from convertly_source.loading.backfill import (
     Place,
     Window,
     count_listed,
@@ -25,6 +24,7 @@ from convertly_source.windows import (
     plan,
     window,
 )
+from convertly_source.loading.loads import configure
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -30,7 +30,7 @@ with app.setup:
     from dlt.destinations.exceptions import DestinationConnectionError
     from load_jobs import FOLDER, MODELS, target
 
-    from convertly_source.results import FINAL_STATUSES, OPEN_STATUSES
+    from convertly_source.api.client import FINAL_STATUSES, OPEN_STATUSES
 
     Row = dict[str, Any]
     COLORS = alt.Scale(

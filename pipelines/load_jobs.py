@@ -34,8 +34,8 @@ from tqdm import tqdm
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.errors import SettingsError, explained
-from convertly_source.loads import configure, loaded_host, pipeline_into, restore
-from convertly_source.results import TABLES
+from convertly_source.loading.loads import configure, loaded_host, pipeline_into, restore
+from convertly_source.tables.schema import TABLES
 
 HINT = "SELECT job_type, status, count(*) AS jobs FROM {}.jobs GROUP BY 1, 2 ORDER BY 3 DESC"
 CHILD_COLUMNS: dict[str, TColumnSchema] = {

@@ -1,18 +1,18 @@
 """What the tests share: an API over HTTP on 127.0.0.1, and a warehouse in a DuckDB file."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import dlt
-import duckdb
 import duckdb_extensions
+import psycopg2
 import pytest
-from servers import mariadb, postgres, s3
+from helpers.history import Ask
+from helpers.servers import mariadb, postgres, s3
+from helpers.warehouse import Place, Warehouse
 
-from convertly_source import convertly_source
-from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
+from convertly_source.demo import DemoAccount, DemoAPI
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
     monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
     monkeypatch.setenv("RUNTIME__REQUEST_BACKOFF_FACTOR", "0.001")
-    for module in ("client", "pace"):
+    for module in ("api.client", "api.rate_limit"):
         monkeypatch.setattr(f"convertly_source.{module}.MINUTE", 0.05)
     monkeypatch.setenv("LOAD__TRUNCATE_STAGING_DATASET", "true")
     monkeypatch.chdir(tmp_path)
@@ -41,47 +41,10 @@ def serve() -> Iterator[Callable[..., DemoAPI]]:
         yield start
 
 
-class Warehouse:
-    """A pipeline into a DuckDB file, and the rows that are there."""
-
-    def __init__(self, folder: Path, pipelines_dir: str | None = None) -> None:
-        self.path = folder / "warehouse.duckdb"
-        self.pipeline = dlt.pipeline(
-            "test",
-            pipelines_dir=pipelines_dir or str(folder / "pipelines"),
-            destination=dlt.destinations.duckdb(str(self.path)),
-            dataset_name="data",
-        )
-
-    def load(self, api: DemoAPI, **settings: Any) -> int:
-        """Run once; return how many requests it took."""
-        before = len(api.requests)
-        self.pipeline.run(convertly_source(DEMO_KEY, api.url, **settings))
-        return len(api.requests) - before
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Ask DuckDB."""
-        with duckdb.connect(str(self.path)) as connection:
-            connection.execute("SET TimeZone = 'UTC'; USE data")
-            return connection.execute(sql).fetchall()
-
-    def rows(self, table: str, *columns: str) -> list[tuple[Any, ...]]:
-        """Select columns of a table, sorted; none when the table is not there."""
-        names = self.query(f"SELECT 1 FROM duckdb_tables() WHERE table_name = '{table}'")
-        return sorted(self.query(f"SELECT {', '.join(columns)} FROM {table}")) if names else []
-
-
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Warehouse:
     """Make an empty warehouse."""
     return Warehouse(tmp_path)
-
-
-class Place(NamedTuple):
-    """Where to load to: arguments of the script, and settings by environment."""
-
-    arguments: list[str]
-    settings: dict[str, str]
 
 
 @pytest.fixture(scope="session")
@@ -123,3 +86,19 @@ def place(request: pytest.FixtureRequest, servers: Any, tmp_path: Path) -> Place
         }
         return Place(arguments, {credentials + name: value for name, value in settings.items()})
     return Place(arguments, {f"DESTINATION__{kind.upper()}__CREDENTIALS": urls[kind]()})
+
+
+@pytest.fixture
+def in_postgres(servers: Any, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Give an empty PostgreSQL to load to, and a way to ask it."""
+    url = servers(postgres)
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", url)
+
+    def ask(sql: str) -> list[tuple[Any, ...]]:
+        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+            connection.commit()
+            return cursor.fetchall() if cursor.description else []
+
+    ask("DROP SCHEMA IF EXISTS history CASCADE")
+    return ask

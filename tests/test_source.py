@@ -8,15 +8,15 @@ from typing import Any
 
 import dlt
 import pytest
-from conftest import Warehouse
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.common.pipeline import PipelineContext
 from dlt.pipeline.exceptions import PipelineStepFailed
-from lists import in_no_order
+from helpers.lists import in_no_order
+from helpers.warehouse import Warehouse
 
 import convertly_source
-from convertly_source.client import Job
+from convertly_source.api.client import Job
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, newest_first
 from convertly_source.errors import SettingsError, explained
 

@@ -14,7 +14,7 @@ import duckdb
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from servers import chromium, explorer
+from helpers.servers import chromium, explorer
 
 JOBS = 1_000_000
 TABLES = f"""

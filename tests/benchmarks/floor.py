@@ -15,7 +15,8 @@ from dlt.common.normalizers.naming.snake_case import NamingConvention
 from peers import CACHE, HERE, PEERS, Load, Peer, environment_of, load, write
 from server import Server, serving
 
-from convertly_source.results import Shape, row
+from convertly_source.reading.job import row
+from convertly_source.tables.records import Shape
 
 CONNECTOR = PEERS["connector"]
 CONTENDERS = {

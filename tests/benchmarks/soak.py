@@ -23,7 +23,7 @@ os.environ |= {
     "LOAD__TRUNCATE_STAGING_DATASET": "true",
 }
 
-from test_model import DuckDB, summary
+from helpers.model import DuckDB, summary
 
 from convertly_source.demo import DemoAccount, DemoAPI, Reply
 

@@ -14,10 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from dlt.common.normalizers.naming.snake_case import NamingConvention
 
-from convertly_source.client import JobsClient
-from convertly_source.listing import Listing
-from convertly_source.pages import BEGINNING, END
-from convertly_source.results import JOB_COLUMNS, RESULT_COLUMNS, Row, Shape
+from convertly_source.api.client import JobsClient
+from convertly_source.reading.job import Row
+from convertly_source.reading.listing import Listing
+from convertly_source.reading.pages import BEGINNING, END
+from convertly_source.tables.records import Shape
+from convertly_source.tables.schema import JOB_COLUMNS, RESULT_COLUMNS
 
 TYPES = {
     "text": pa.string(),

@@ -7,7 +7,7 @@ from typing import Any
 
 import dlt
 
-from convertly_source.results import JOB_COLUMNS, RESULT_COLUMNS
+from convertly_source.tables.schema import JOB_COLUMNS, RESULT_COLUMNS
 
 
 @dlt.resource(

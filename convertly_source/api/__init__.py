@@ -1,0 +1,1 @@
+"""One page of `GET /api/jobs`: requests, retries, the key."""

@@ -1,0 +1,1 @@
+"""Whole loads in a pipeline."""

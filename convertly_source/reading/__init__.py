@@ -1,0 +1,1 @@
+"""Which jobs a run reads, and in which order."""

@@ -1,0 +1,163 @@
+"""One job as rows, in one shape, whatever shape its `results` had."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from dlt.common.data_types.typing import TDataType
+from dlt.common.json import json
+from dlt.common.utils import digest128
+
+from convertly_source.api.client import Job
+from convertly_source.reading.job import Row, parse_datetime
+from convertly_source.tables.redaction import redacted_text, without_credentials
+from convertly_source.tables.schema import JOB_TYPES, RESULT_TYPES
+
+BIGINT = 2**63  # and more don't fit
+LONGEST_BIGINT = 17  # characters that 64 bits hold, decimal or hexadecimal
+
+
+def fingerprint(job: Job) -> str:
+    """Hash a job's content, links without their queries: they are signed anew in each answer."""
+    return digest128(json.dumps(without_credentials(job), sort_keys=True))
+
+
+def rejected_record(row: Row) -> dict[str, Any]:
+    """Record a job that can't be stored, as it came (links without queries), with the reason."""
+    missing = [name for name in ("id", "created_at") if not getattr(row, name)]
+    return {
+        "fingerprint": fingerprint(row.job),
+        "reason": f"no usable {' and no usable '.join(missing)}",
+        "raw": without_credentials(row.job),
+        "noticed_at": datetime.now(timezone.utc),
+    }
+
+
+def removed_record(key: str, created_at: datetime, status: str) -> dict[str, Any]:
+    """Record an unfinished job that is no longer listed."""
+    return {
+        "id": key,
+        "created_at": created_at,
+        "last_status": status,
+        "noticed_at": datetime.now(timezone.utc),
+    }
+
+
+def split_results(results: Any) -> tuple[list[Any], dict[str, Any] | None]:
+    """Split `results` into its items, in order, and what stands beside them, if anything does."""
+    if not isinstance(results, dict):
+        return _items(results), None
+    for key in ("files", "file"):
+        if key in results and isinstance(results[key], (list, dict, type(None))):
+            info = {name: value for name, value in results.items() if name != key}
+            return _items(results[key]), info or None
+    return _items(results), None
+
+
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return [] if value is None or value == {} else [value]
+
+
+def _as_object(item: Any) -> dict[str, Any]:
+    if isinstance(item, list):
+        return {"list": item}  # the column that dlt itself would give a list in a list
+    return item if isinstance(item, dict) else {"value": item}
+
+
+class _Columns(dict[str, tuple[str, TDataType]]):
+    """The columns of keys as they come, by name and type; an account has few different keys."""
+
+    def __init__(self, name_of: Callable[[str], str], types: Mapping[str, TDataType]) -> None:
+        super().__init__()
+        self._name_of, self._types = name_of, types
+
+    def __missing__(self, key: str) -> tuple[str, TDataType]:
+        name = self._name_of(key)
+        self[key] = name, self._types.get(name, "double")
+        return self[key]
+
+
+class Shape:
+    """Gives keys their column names and values their column's type, without credentials.
+
+    `naming` makes column names of keys, as dlt's naming conventions do.
+    """
+
+    def __init__(self, naming: Callable[[str], str], *, keep_signed_urls: bool = False) -> None:
+        self._naming, self._keep_links = naming, keep_signed_urls
+        self._job, self._result, self._other = (
+            _Columns(self._name, types) for types in (JOB_TYPES, RESULT_TYPES, {})
+        )
+
+    def job_record(self, row: Row) -> dict[str, Any]:
+        """Make the record of table `jobs`, its `results` as the list of rows of `jobs__results`.
+
+        `results` and `results_info` stay empty until the job has ended.
+        """
+        items, info = split_results(row.job.get("results") if row.is_final else None)
+        record = self._record({**row.job, "results": None, "created_at": None}, self._job)
+        results = [self._record(_as_object(item), self._result) for item in items]
+        for result in results:
+            result["job_id"] = row.id
+        record |= {"id": row.id, "created_at": row.created_at, "results": results}
+        record["results_info"] = info and without_credentials(info, keep_links=self._keep_links)
+        return record
+
+    def _name(self, key: str) -> str:
+        text = redacted_text(key, keep_links=self._keep_links)
+        name = self._naming(text) if text.strip() else "x"
+        return name.removeprefix("_") if name.startswith("_dlt_") else name
+
+    def _record(self, value: Mapping[str, Any], columns: _Columns) -> dict[str, Any]:
+        """Shape an object: of keys that get one name, a value that is null yields."""
+        record: dict[str, Any] = {}
+        for key, item in value.items():
+            if item is not None:
+                name, data_type = columns[key]
+                if name not in record:
+                    kind = type(item)
+                    is_plain = (  # as most values are; a call would take longer than this look
+                        (kind is str and data_type == "text" and ":" not in item and item.isascii())
+                        or (kind is int and data_type == "bigint" and -BIGINT <= item < BIGINT)
+                        or (kind is float and data_type == "double")
+                    )
+                    record[name] = item if is_plain else self._value(item, data_type)
+        return record
+
+    def _value(self, value: Any, data_type: TDataType) -> Any:
+        if isinstance(value, str):
+            return _typed(redacted_text(value, keep_links=self._keep_links), data_type)
+        if isinstance(value, (int, float)):
+            return _number(value, data_type)
+        if isinstance(value, dict):
+            return self._record(value, self._other)
+        if isinstance(value, list):
+            return [self._value(item, "double") for item in value]
+        return value
+
+
+def _typed(text: str, data_type: TDataType) -> Any:
+    """Make of a text what its column holds; what it can't hold goes to where dlt would put it."""
+    if data_type == "timestamp":
+        return parse_datetime(text) or {"v_text": text}
+    if data_type == "bigint" and len(text) > LONGEST_BIGINT:
+        return {"v_text": text}
+    return text
+
+
+def _number(value: Any, data_type: TDataType) -> Any:
+    """Make of a number what its column holds.
+
+    JSON has one kind of number: 12 here and 12.5 there must not make two columns.
+    """
+    if data_type == "text":
+        return str(value).lower()  # as JSON writes it
+    if data_type == "timestamp":
+        return {"v_text": str(value).lower()}
+    if isinstance(value, bool):
+        return value
+    if data_type == "bigint":
+        return round(value) if -BIGINT <= value < BIGINT else {"v_double": float(value)}
+    return float(value)

@@ -1,0 +1,117 @@
+"""Two warehouses that a life is loaded into, and what must be in them."""
+
+from collections import defaultdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dlt.common.json import json as dlt_json
+
+from convertly_source import convertly_source
+from convertly_source.api.client import Job, JobsClient
+from convertly_source.demo import DEMO_KEY, DemoAPI
+from convertly_source.reading.listing import Listing
+from convertly_source.reading.pages import BEGINNING, END
+from convertly_source.reading.run import Memory, Run, new_memory
+from convertly_source.tables.records import Shape
+from helpers.warehouse import Warehouse
+
+
+class Shelf:
+    """A warehouse in a dictionary. What is loaded in it goes through JSON, as dlt's state does."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Any] = {}
+        self.removed: list[str] = []
+        self.rejected: list[str] = []
+        self.memory = new_memory()
+
+    def run(self, api: DemoAPI, kill_after: int | None = None, **options: Any) -> None:
+        """Load; when killed after some batches, those are loaded and the rest is not read."""
+        client = JobsClient(DEMO_KEY, api.url, max_connections=options["max_connections"])
+        window = options.get("window", (BEGINNING, END))
+        memory = new_memory() if "window" in options else self.memory
+        listing = Listing(client, options["page_size"], options["max_connections"])
+        run = Run(listing, Shape(str).job_record, None, memory, window)
+        for number, batch in enumerate(run.batches, 1):
+            for record in batch.rows:
+                if batch.table == "jobs":
+                    self.jobs[record["id"]] = record
+                elif batch.table == "removed_jobs":
+                    self.removed.append(record["id"])
+                else:
+                    self.rejected.append(record["fingerprint"])
+            if "window" not in options:
+                stored: Memory = dlt_json.typed_loadb(dlt_json.typed_dumpb(run.memory))
+                self.memory = stored
+            if number == kill_after:
+                break
+
+    def content(self) -> dict[str, Any]:
+        """Return the jobs, by id."""
+        return self.jobs
+
+
+class DuckDB:
+    """A warehouse in DuckDB, loaded by dlt in chunks of three batches."""
+
+    def __init__(self, folder: str) -> None:
+        self._warehouse = Warehouse(Path(folder), folder)
+
+    def run(self, api: DemoAPI, kill_after: int | None = None, **options: Any) -> None:
+        """Load; when killed after some batches, those are loaded and the rest is not read."""
+        if "window" in options:
+            start, end = options.pop("window")
+            options |= {"start_date": start, "end_date": end}
+        source = convertly_source(DEMO_KEY, api.url, **options)
+        jobs = source.resources["jobs"].add_limit(kill_after or 3)
+        jobs.custom_metrics["is_complete"] = False
+        while not jobs.custom_metrics["is_complete"]:
+            self._warehouse.pipeline.run(source)
+            if kill_after:
+                break
+
+    @property
+    def memory(self) -> Any:
+        """What is remembered for the next run."""
+        state: Any = self._warehouse.pipeline.state
+        for key in ("sources", "convertly", "resources", "jobs", "any status"):
+            state = state.get(key, {})
+        return state or new_memory()
+
+    @property
+    def removed(self) -> list[str]:
+        """The ids of removed_jobs."""
+        return [key for (key,) in self._warehouse.rows("removed_jobs", "id")]
+
+    @property
+    def rejected(self) -> list[str]:
+        """The fingerprints of rejected_jobs."""
+        return [key for (key,) in self._warehouse.rows("rejected_jobs", "fingerprint")]
+
+    def content(self) -> dict[str, Any]:
+        """Return what is told of each job by `summary`, by id."""
+        results = defaultdict[str, list[Any]](list)
+        for key, _, *item in self._warehouse.rows(
+            "jobs__results", "job_id", "_dlt_list_idx", "filename", "value"
+        ):
+            results[key].append(tuple(item))
+        columns = ("id", "status", "progress", "completed_files", "error_message", "created_at")
+        return {
+            key: (*fields, results[key]) for key, *fields in self._warehouse.rows("jobs", *columns)
+        }
+
+
+def summary(job: Job) -> tuple[Any, ...]:
+    """Tell of a job of the demo account what its rows must say, without the code under test."""
+    results = job["results"] if job["status"] in ("completed", "failed") else None
+    if isinstance(results, dict):
+        results = results.get("files") or ([results.get("file") or results] if results else [])
+    items = [item if isinstance(item, dict) else {"value": item} for item in results or []]
+    texts = [
+        (item.get("filename"), item["value"].split("?")[0] if "value" in item else None)
+        for item in items
+    ]
+    created_at = datetime.fromisoformat(job["created_at"].replace("Z", "+00:00"))
+    fields = [job[name] for name in ("status", "progress", "completed_files", "error_message")]
+    return (*fields, created_at, texts)

@@ -1,0 +1,215 @@
+"""`pipelines/airflow_dag.py` in real Airflows, alone in the DAGs folder."""
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import duckdb
+import psycopg2
+import pytest
+from helpers.airflows import PYTHONS, Airflow
+from helpers.history import Ask, assert_equal, schemas
+from helpers.servers import postgres
+
+from convertly_source.demo import DemoAccount, DemoAPI, Reply
+from convertly_source.tables.schema import TABLES
+
+pytestmark = pytest.mark.xdist_group("airflow")
+Serve = Callable[..., DemoAPI]
+KEY = "cvly_a-key-that-is-a-secret"
+
+
+@pytest.fixture(scope="session", params=PYTHONS)
+def airflow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+    """Make an Airflow of each version."""
+    return Airflow.make(request.param, tmp_path_factory.mktemp("airflow") / "home")
+
+
+def states(airflow: Airflow, dag: str) -> list[tuple[Any, ...]]:
+    """List the tasks of the last run of a DAG that were not skipped: state and number of tries."""
+    return airflow.ask(
+        "SELECT task_id, state, try_number FROM task_instance WHERE state <> 'skipped'"
+        " AND run_id = (SELECT run_id FROM dag_run"
+        f" WHERE dag_id = '{dag}' ORDER BY id DESC LIMIT 1) ORDER BY task_id, map_index"
+    )
+
+
+def assert_no_key(airflow: Airflow, *outputs: str) -> None:
+    """Check that the key is in no output, no log, and no row of Airflow's SQLite file."""
+    texts = [path.read_bytes() for path in airflow.home.rglob("*") if path.is_file()]
+    assert any(b"load_jobs" in text for text in texts)
+    assert not any(KEY.encode() in text for text in [*texts, *map(str.encode, outputs)])
+
+
+def test_the_dags_are_imported_without_a_warning(airflow: Airflow) -> None:
+    """Both DAGs are there, without error or warning, and the waits between retries grow."""
+    done = airflow.run(str(Path(__file__).with_name("airflow_run.py")))
+    [said] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert said["dags"] == ["convertly_backfill", "convertly_jobs"]
+    assert (said["errors"], said["warnings"]) == ({}, {})
+    assert said["growth"] == {"3.3.2": 2, "2.11.2": True}[airflow.version]
+
+
+def test_both_dags_load_the_account_into_duckdb(airflow: Airflow, serve: Serve) -> None:
+    """New and changed jobs arrive, windows one by one; the key of a connection is seen nowhere.
+
+    The counts of the rows are returned. Nothing is left of the folders that the tasks worked in.
+    """
+    api = serve(DemoAPI(DemoAccount(150), key=KEY))
+    file = airflow.home / "jobs.duckdb"
+    connection = {"conn_type": "http", "host": api.url, "password": KEY}
+    settings = {
+        "AIRFLOW_CONN_CONVERTLY": json.dumps(connection),
+        "DESTINATION__DUCKDB__CREDENTIALS": str(file),
+    }
+
+    def ask(sql: str) -> list[tuple[Any, ...]]:
+        with duckdb.connect(str(file)) as database:
+            return database.execute(sql).fetchall()
+
+    outputs = []
+    for dag, dataset in (
+        ("convertly_jobs", "convertly_data"),
+        ("convertly_jobs", "convertly_data"),
+        ("convertly_backfill", "history"),
+    ):
+        parameters = {"dataset": dataset} | ({"days_per_window": 2} if "back" in dag else {})
+        done = airflow.test(dag, parameters, **settings)
+        outputs += [done.stdout, done.stderr]
+        assert {state for _, state, _ in states(airflow, dag)} == {"success"}, done.stdout
+        assert_equal(ask, api.account, dataset)
+        api.account.finish(api.account.unfinished()[0])
+        api.account.create()
+    first, second = airflow.returned("load_jobs")
+    assert {*first} == {*second} == {*TABLES}
+    assert (first["jobs"], second["jobs"]) == (150, 2)
+    windows = airflow.returned("load_one_by_one")
+    assert len(windows) == 3
+    assert sum(rows["jobs"] for rows in windows) == 152
+    [compared] = airflow.returned("compare")
+    assert compared["jobs"] == 152
+    assert schemas(ask) == ["history"]
+    assert not [path for path in (airflow.home / "tmp").rglob("*") if "convertly" in str(path)]
+    assert_no_key(airflow, *outputs)
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [("{home}/", "Invalid API key."), ("", "to an absolute path")],
+)
+def test_what_can_not_heal_fails_at_once(
+    airflow: Airflow, serve: Serve, folder: str, said: str
+) -> None:
+    """A key (of a variable) that the API refuses, or a wrong setting, is not tried again."""
+    api = serve()
+    settings = {
+        "AIRFLOW_VAR_CONVERTLY_API_KEY": KEY,
+        "CONVERTLY_BASE_URL": api.url,
+        "DESTINATION__DUCKDB__CREDENTIALS": f"{folder.format(home=airflow.home)}refused.duckdb",
+    }
+    done = airflow.test("convertly_jobs", {}, **settings)
+    assert states(airflow, "convertly_jobs") == [("load_jobs", "failed", 1)]
+    assert said in done.stdout + done.stderr
+    assert_no_key(airflow, done.stdout, done.stderr)
+
+
+class Gate:
+    """An API that is away at first, and lets requests wait while the gate is not open."""
+
+    def __init__(self, api: DemoAPI) -> None:
+        self.is_away, self.is_open = True, Event()
+        self.is_open.set()
+        api.fault = self._pass
+
+    def _pass(self, _: dict[str, str]) -> Reply | None:
+        if self.is_away:
+            return Reply(503, {"error": "Storage is unavailable."})
+        self.is_open.wait()
+        return None
+
+
+def most_at_once(airflow: Airflow, task: str) -> Any:
+    """Count how many instances of a task were running at the same time, at most."""
+    times = airflow.ask(f"SELECT start_date, end_date FROM task_instance WHERE task_id = '{task}'")
+    return max(sum(begin <= start < end for begin, end in times) for start, _ in times)
+
+
+def wait(airflow: Airflow, sql: str) -> None:
+    """Wait until a query of Airflow's database finds something."""
+    deadline = time.monotonic() + 240
+    while not airflow.ask(sql):
+        assert time.monotonic() < deadline, airflow.ask(
+            "SELECT dag_id, run_id, task_id, map_index, state, try_number FROM task_instance"
+        )
+        time.sleep(0.5)
+
+
+def test_a_scheduler_runs_them(
+    serve: Serve, servers: Any, in_postgres: Ask, tmp_path: Path
+) -> None:
+    """A scheduled run, a manual one and a backfill of Airflow, one at a time; windows at once.
+
+    The scheduled one meets an API that is away, and is tried again. Windows load into PostgreSQL
+    two at a time, as many as the pool lets through, and lose nothing.
+    """
+    url = servers(postgres)
+    with closing(psycopg2.connect(url)) as server:
+        server.autocommit = True
+        server.cursor().execute("CREATE DATABASE airflow")
+    database = url.replace("/postgres?", "/airflow?")
+    airflow = Airflow.make("3.3.2", tmp_path / "home", database)
+    airflow.command("pools", "set", "convertly", "8", "requests to Convertly under way")
+    api = serve(DemoAPI(DemoAccount(800), key=KEY))
+    gate, file = Gate(api), tmp_path / "jobs.duckdb"
+    connection = {"conn_type": "http", "host": api.url, "password": KEY}
+    settings = {
+        "AIRFLOW_CONN_CONVERTLY": json.dumps(connection),
+        "CONVERTLY_POOL": "convertly",
+        "DESTINATION__DUCKDB__CREDENTIALS": str(file),
+        "DESTINATION__POSTGRES__CREDENTIALS": url,
+        "RUNTIME__REQUEST_MAX_ATTEMPTS": "1",
+        "SOURCES__CONVERTLY__PAGE_SIZE": "10",
+    }
+    running = "SELECT 1 FROM task_instance WHERE task_id = 'load_at_once' AND state = 'running'"
+    with airflow.scheduler(**settings):
+        wait(airflow, "SELECT 1 FROM task_instance WHERE state = 'up_for_retry'")
+        gate.is_away = False
+        conf = {"destination": "postgres", "dataset": "history", "days_per_window": 5}
+        airflow.command("dags", "trigger", "convertly_backfill", "--conf", json.dumps(conf))
+        wait(airflow, "SELECT 1 FROM task_instance WHERE task_id = 'plan' AND state = 'success'")
+        gate.is_open.clear()
+        wait(airflow, f"{running} GROUP BY task_id HAVING count(*) = 2")
+        gate.is_open.set()
+        airflow.command("dags", "trigger", "convertly_jobs", "--conf", '{"dataset": "other"}')
+        dates = ("--from-date", "2026-05-01T00:00:00", "--to-date", "2026-05-01T02:00:00")
+        airflow.command("backfill", "create", "--dag-id", "convertly_jobs", *dates)
+        wait(
+            airflow,
+            "SELECT 1 FROM dag_run WHERE state IN ('success', 'failed') HAVING count(*) = 6",
+        )
+    runs = airflow.ask("SELECT dag_id, run_type, state FROM dag_run ORDER BY 1, 2")
+    backfills = [("convertly_jobs", "backfill", "success")] * 3
+    ordinary = [("convertly_jobs", kind, "success") for kind in ("manual", "scheduled")]
+    assert runs == [("convertly_backfill", "manual", "success"), *backfills, *ordinary]
+    tries = airflow.ask(
+        "SELECT run_type, try_number FROM task_instance JOIN dag_run USING (run_id)"
+        " WHERE task_id = 'load_jobs' ORDER BY 1"
+    )
+    assert tries == [*[("backfill", 1)] * 3, ("manual", 1), ("scheduled", 2)]
+    assert most_at_once(airflow, "load_jobs") == 1
+    assert most_at_once(airflow, "load_at_once") == 2
+    assert len(airflow.returned("load_at_once")) == 7
+    assert airflow.returned("compare")[0]["jobs"] == 800
+    assert_equal(in_postgres, api.account)
+    assert schemas(in_postgres) == ["history"]
+    for dataset in ("convertly_data", "other"):
+        with duckdb.connect(str(file)) as database:
+            assert_equal(lambda sql: database.execute(sql).fetchall(), api.account, dataset)
+    rendered = airflow.ask(
+        "SELECT CAST(rendered_fields AS text) FROM rendered_task_instance_fields"
+    )
+    assert_no_key(airflow, str(rendered))
