@@ -23,9 +23,10 @@ class ConvertlyError(DltException):
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, remedy: str) -> None:
+    def __init__(self, message: str, remedy: str, setting: str | None = None) -> None:
         super().__init__(message)
         self.remedy = remedy
+        self.setting = setting  # the name of the setting to change, where there is one
 
 
 class SettingsError(ConvertlyError, TerminalException):

@@ -1,25 +1,33 @@
-"""The dlt source: its settings, and the tables it fills."""
+"""The dlt source: settings in, resources out."""
 
-import os
 from collections.abc import Callable, Iterator
-from datetime import date, datetime, timezone
+from datetime import datetime
 from typing import Any, Literal
 
 import dlt
 from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
 from dlt.common.runtime.collector import NULL_COLLECTOR
-from dlt.common.time import ensure_datetime_in_tz
-from dlt.common.typing import TSecretStrValue
+from dlt.common.typing import TAnyDateTime, TSecretStrValue
 from dlt.extract import DltResource
 from dlt.extract.hints import TResourceHints
 
-from convertly_source.api.client import FINAL_STATUSES, OPEN_STATUSES, JobsClient
+from convertly_source.api.client import JobsClient
 from convertly_source.errors import SettingsError
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import BEGINNING, END
-from convertly_source.reading.run import Batch, Memory, Run, new_memory
-from convertly_source.tables.records import Shape
+from convertly_source.reading.run import IncrementalRun, RunState, new_state
+from convertly_source.settings import (
+    BASE_URL,
+    LARGEST_PAGE,
+    STATUSES,
+    TABLE_FORMATS,
+    check_choice,
+    check_number,
+    connect,
+    parse_window,
+)
+from convertly_source.tables.records import RecordMapper
 from convertly_source.tables.schema import (
     JOB_COLUMNS,
     REJECTED_COLUMNS,
@@ -27,13 +35,9 @@ from convertly_source.tables.schema import (
     RESULT_COLUMNS,
 )
 
-BASE_URL = "https://convertly.sh"
-LARGEST_PAGE = 100
-TABLE_FORMATS = ("delta", "iceberg")
-WRITER = {"disable_compression": True, "buffer_max_items": 500}  # less CPU and memory a load
 LONGEST_NAME = 63  # dlt names files after columns that hold lists
 
-Moment = str | date | datetime
+Created = dlt.sources.incremental[datetime]
 
 
 @dlt.source(name="convertly", section="convertly")
@@ -42,8 +46,8 @@ def convertly_source(
     base_url: str = BASE_URL,
     auth_method: Literal["bearer", "x-api-key"] = "bearer",
     status: str | None = None,
-    start_date: Moment | None = None,
-    end_date: Moment | None = None,
+    start_date: TAnyDateTime | None = None,
+    end_date: TAnyDateTime | None = None,
     page_size: int = LARGEST_PAGE,
     max_connections: int = 4,
     keep_signed_urls: bool = False,  # noqa: FBT001, FBT002 - an argument of the public interface
@@ -79,30 +83,29 @@ def convertly_source(
 
     Source: "List jobs" (`GET /api/jobs`) of the API reference.
     """
-    for name, value, is_good in (
-        ("status", status, status in (None, *OPEN_STATUSES, *FINAL_STATUSES)),
-        ("page_size", page_size, 1 <= page_size <= LARGEST_PAGE),
-        ("max_connections", max_connections, max_connections >= 1),
-        ("requests_per_minute", requests_per_minute, (requests_per_minute or 1) > 0),
-        ("table_format", table_format, table_format in (None, *TABLE_FORMATS)),
-    ):
-        if not is_good:
-            raise _bad(name, value)
-    _tune_writer()
-    start, end = _window(start_date, end_date)
+    check_choice("status", status, STATUSES)
+    check_choice("table_format", table_format, TABLE_FORMATS)
+    check_number("page_size", page_size, 1, LARGEST_PAGE)
+    check_number("max_connections", max_connections, 1)
+    check_number("requests_per_minute", requests_per_minute or 0, 0)
+    start, end = parse_window(start_date, end_date)
+    client = connect(api_key, base_url, auth_method, max_connections, requests_per_minute)
+
     schema = dlt.current.source_schema()
     # A text that looks like a time would make a column that refuses the next text.
     schema.remove_type_detection("iso_timestamp")
     naming = type(schema.naming)(LONGEST_NAME).normalize_identifier
-    client = connect(api_key, base_url, auth_method, max_connections, requests_per_minute)
-    record = Shape(naming, keep_signed_urls=keep_signed_urls).job_record
+    mapper = RecordMapper(naming, keep_signed_urls=keep_signed_urls)
 
-    def new_run(memory: Memory, window: tuple[datetime, datetime]) -> Run:
-        listing = Listing(client, page_size, max_connections)
-        return Run(listing, record, status, memory, window)
+    def new_run(state: RunState, window: tuple[datetime, datetime]) -> IncrementalRun:
+        return IncrementalRun(Listing(client, page_size, max_connections), status, state, window)
 
-    created_at = dlt.sources.incremental[datetime]("created_at", initial_value=start, end_value=end)
-    jobs = _jobs(new_run, created_at, status, client.host, can_merge=bool(table_format))
+    reader = AccountReader(client, mapper, new_run, status, can_merge=bool(table_format))
+    window = Created("created_at", initial_value=start, end_value=end)
+
+    def jobs(created_at: Created = window) -> Iterator[Any]:
+        yield from reader.read(created_at)
+
     resource = dlt.resource(jobs, name="jobs")
     for table, columns, key in (
         ("rejected_jobs", REJECTED_COLUMNS, "fingerprint"),
@@ -123,106 +126,97 @@ def convertly_source(
     return resource
 
 
-def connect(
-    api_key: TSecretStrValue | None = dlt.secrets.value,
-    base_url: str = BASE_URL,
-    auth_method: Literal["bearer", "x-api-key"] = "bearer",
-    max_connections: int = 4,
-    requests_per_minute: float | None = None,
-) -> JobsClient:
-    """Make the client of `convertly_source()`, by the same settings.
+class AccountReader:
+    """Reads an account for the resource `jobs`, in as many extracts as its runs take.
 
-    Raises `SettingsError` when there is no key, or a setting can't be.
+    `add_limit` ends an extract between two pages; the next one then continues the same run, if
+    the state that the first one left was loaded.
     """
-    api_key = api_key or os.environ.get("CONVERTLY_API_KEY")
-    if base_url == BASE_URL:
-        base_url = os.environ.get("CONVERTLY_BASE_URL") or BASE_URL
-    if not api_key:
-        raise SettingsError(
-            "There is no API key.",
-            "Set CONVERTLY_API_KEY to a key of your Convertly dashboard, or try --demo.",
-        )
-    return JobsClient(api_key, base_url, auth_method, max_connections, requests_per_minute)
 
+    def __init__(
+        self,
+        client: JobsClient,
+        mapper: RecordMapper,
+        new_run: Callable[[RunState, tuple[datetime, datetime]], IncrementalRun],
+        status: str | None,
+        *,
+        can_merge: bool,
+    ) -> None:
+        self._client, self._mapper, self._new_run = client, mapper, new_run
+        self._status, self._can_merge = status, can_merge
+        self._stopped: dict[object, IncrementalRun] = {}
 
-def _jobs(
-    new_run: Callable[[Memory, tuple[datetime, datetime]], Run],
-    incremental: dlt.sources.incremental[datetime],
-    status: str | None,
-    account: str,
-    *,
-    can_merge: bool,
-) -> Callable[..., Iterator[Any]]:
-    stopped: dict[object, Run] = {}  # by add_limit, between two batches
-
-    def jobs(created_at: dlt.sources.incremental[datetime] = incremental) -> Iterator[Any]:
-        hints = {"jobs": _load_files(can_merge=can_merge)}
-        window = (created_at.initial_value or BEGINNING, created_at.end_value or END)
-        state = dlt.current.resource_state()
-        state["host"] = account  # two accounts in one dataset would spoil each other
-        name = "window" if created_at.end_value else status or "any status"
-        memory = state.setdefault(name, {})
-        run = stopped.pop(_place(window, memory), None)
-        is_first = run is None and (name == "window" or not memory)
+    def read(self, created_at: Created) -> Iterator[Any]:
+        """Yield rows for dlt, and keep the state of the run in that of the resource."""
+        window = created_at.initial_value or BEGINNING, created_at.end_value or END
+        state = self._state("window" if created_at.end_value else self._status or "all")
+        stopped = self._stopped.pop(_resume_point(window, state), None)
+        is_first = stopped is None and (bool(created_at.end_value) or not state)
         if is_first:
-            memory.update(new_memory())
-        if memory.keys() != new_memory().keys():
-            raise SettingsError(
-                "The tables were loaded by a version that remembered other things.",
-                'Load them anew, once: --full-refresh, or pipeline.run(refresh="drop_sources").',
-            )
+            state.update(new_state())
+        _check_state(state)
+        run = stopped or self._new_run(state, window)
+        states = dlt.current.resource_state()
+        recorded: list[str] = [] if created_at.end_value else states.setdefault("rejected", [])
         metrics = dlt.current.resource_metrics()
         metrics["is_complete"] = False
-        run, show_progress = run or new_run(memory, window), _progress()
-        # The range is read exactly, so no rows are filtered behind it.
-        created_at.advance(memory["cursor"])
+        # The run reads exactly this range, so dlt filters no rows by it.
+        created_at.advance(state["cursor"])  # type: ignore[arg-type]  # None is allowed
         try:
-            for batch in run.batches:
-                show_progress("Jobs read", batch.read, run.listing.expected)
-                if batch.rows:
-                    is_first = False
-                    yield _marked(batch, hints.pop(batch.table, None))
+            for rows in self._rows(run, recorded):
+                is_first = False
+                yield rows
         except GeneratorExit:
-            stopped[_place(window, run.memory)] = run
+            self._stopped[_resume_point(window, run.state)] = run
             raise
         finally:
-            memory.update(run.memory)
-            created_at.advance(memory["cursor"])
-        memory["read"] = 0
-        if name == "window":
-            del state[name]
+            state.update(run.state)
+            created_at.advance(state["cursor"])  # type: ignore[arg-type]  # None is allowed
+        state["jobs_read"] = 0
+        if created_at.end_value:
+            del dlt.current.resource_state()["window"]
         metrics["is_complete"] = True
         if is_first:
             yield dlt.mark.materialize_table_schema()
 
-    return jobs
+    def _state(self, name: str) -> RunState:
+        """Return the state that the last run left, empty before the first one."""
+        states = dlt.current.resource_state()
+        states["host"] = self._client.host  # two accounts in one dataset would spoil each other
+        state: RunState = states.setdefault(name, {})
+        return state
+
+    def _rows(self, run: IncrementalRun, recorded: list[str]) -> Iterator[Any]:
+        """Yield what a run finds as rows of tables, each table's first ones with its hints."""
+        hints = {"jobs": _load_files(can_merge=self._can_merge)}
+        show_progress = _progress()
+        for changes in run.changes:
+            show_progress("Jobs read", changes.jobs_read, run.listing.expected)
+            for table, rows in self._mapper.tables(changes):
+                new = _not_recorded(rows, recorded) if table == "rejected_jobs" else rows
+                if new:
+                    yield _marked(table, new, hints.pop(table, None))
 
 
-def _bad(name: str, value: object) -> SettingsError:
-    return SettingsError(f"{name} can't be {value!r}.", f"Correct {name}; --help has the values.")
+def _resume_point(window: object, state: Any) -> object:
+    """Identify where a stopped run continues: only from the state that was loaded."""
+    return window, state.get("cursor"), state.get("jobs_read")
 
 
-def _window(start: Moment | None, end: Moment | None) -> tuple[datetime | None, datetime | None]:
-    """Read the bounds of the window; without a start it begins with the first job."""
-    since, until = moment("start_date", start), moment("end_date", end)
-    if until:
-        since = since or datetime(1970, 1, 1, tzinfo=timezone.utc)
-        if since >= until:
-            raise _bad("end_date", end)
-    return since, until
+def _check_state(state: RunState) -> None:
+    if state.keys() != new_state().keys():
+        raise SettingsError(
+            "The saved state is from an incompatible version of convertly-source.",
+            'Load everything again, once: pipeline.run(source, refresh="drop_sources").',
+            setting="state",
+        )
 
 
-def moment(name: str, value: Moment | None) -> datetime | None:
-    """Read a moment; raise `SettingsError`, which names it, when it can't be read."""
-    try:
-        return None if value is None else ensure_datetime_in_tz(value, timezone.utc)
-    except (ValueError, OverflowError, TypeError) as error:
-        raise _bad(name, value) from error
-
-
-def _place(window: object, memory: Any) -> object:
-    """Name the place where a stopped run can go on: it fits the state that was committed."""
-    return window, memory.get("cursor"), memory.get("read")
+def _not_recorded(rejected: list[dict[str, Any]], recorded: list[str]) -> list[dict[str, Any]]:
+    """Return the rows that no earlier run has recorded, and note that they are recorded now."""
+    new = {row["fingerprint"]: row for row in rejected if row["fingerprint"] not in recorded}
+    recorded.extend(new)
+    return list(new.values())
 
 
 def _load_files(*, can_merge: bool) -> TResourceHints:
@@ -230,36 +224,28 @@ def _load_files(*, can_merge: bool) -> TResourceHints:
     destination = _destination_type()
     if destination == "filesystem" and not can_merge:
         raise SettingsError(
-            "Plain files can't be merged into: each run would double its rows.",
-            'Set table_format="delta" (or "iceberg"): --table-format, or an argument.',
+            "dlt can't merge into plain files, so each run would duplicate its rows.",
+            f"Set table_format to one of: {', '.join(TABLE_FORMATS)}.",
+            setting="table_format",
         )
     is_duckdb = destination in ("duckdb", "motherduck")
     return dlt.mark.make_hints(file_format="parquet" if is_duckdb else "preferred")
 
 
-def _marked(batch: Batch, hints: TResourceHints | None) -> Any:
-    if hints:  # with its first batch a table is made
-        return dlt.mark.with_hints(batch.rows, hints)
-    return dlt.mark.with_table_name(batch.rows, batch.table)
-
-
-def _tune_writer() -> None:
-    """Write the files of this source, which live for seconds, unpacked and in small pieces."""
-    for name, value in WRITER.items():
-        own = f"sources.convertly.data_writer.{name}"
-        places = (own, f"sources.data_writer.{name}", f"data_writer.{name}")
-        if all(dlt.config.get(place) is None for place in places):
-            dlt.config[own] = value
+def _marked(table: str, rows: list[dict[str, Any]], hints: TResourceHints | None) -> Any:
+    if hints:  # with its first rows a table is made
+        return dlt.mark.with_hints(rows, hints)
+    return dlt.mark.with_table_name(rows, table)
 
 
 def _progress() -> Callable[..., None]:
-    """Find what shows the progress of the pipeline that runs, if one does."""
+    """Return the active pipeline's progress collector, or a no-op one."""
     context = Container()[PipelineContext]
     return context.pipeline().collector.update if context.is_active() else NULL_COLLECTOR.update
 
 
 def _destination_type() -> str:
-    """Name the kind of destination of the pipeline that runs, if one does."""
+    """Return the type of the active pipeline's destination, empty without one."""
     context = Container()[PipelineContext]
     destination = context.pipeline().destination if context.is_active() else None
     return destination.destination_type.rpartition(".")[2] if destination else ""

@@ -17,6 +17,7 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.runtime.collector import NULL_COLLECTOR
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.time import ensure_datetime_in_tz
+from dlt.common.typing import TAnyDateTime
 
 from convertly_source.api.client import FINAL_STATUSES
 from convertly_source.errors import ResponseError, SettingsError
@@ -29,7 +30,8 @@ from convertly_source.loading.loads import (
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import BEGINNING
 from convertly_source.reading.run import LAG
-from convertly_source.source import LARGEST_PAGE, Moment, connect, convertly_source, moment
+from convertly_source.settings import LARGEST_PAGE, connect, parse_timestamp
+from convertly_source.source import convertly_source
 
 ONE_WRITER = ("duckdb", "ducklake", "sqlalchemy")
 SHORTEST = timedelta(minutes=1)
@@ -94,7 +96,9 @@ def tiles(whole: Window, days: float) -> list[Window]:
     return [Window(*ends) for ends in zip(starts, [*starts[1:], whole.end], strict=True)]
 
 
-def plan(place: Place, start: Moment | None, end: Moment | None, days: float) -> list[Window]:
+def plan(
+    place: Place, start: TAnyDateTime | None, end: TAnyDateTime | None, days: float
+) -> list[Window]:
     """Cut the history into windows, and make the tables, so that windows can be loaded at once.
 
     Without `start` it begins with the day of the oldest job, without `end` it ends behind the
@@ -112,8 +116,9 @@ def plan(place: Place, start: Moment | None, end: Moment | None, days: float) ->
         )
     oldest = listing.search(BEGINNING).oldest.date() if listing.total else NO_JOBS.start.date()
     whole = Window(
-        moment("start", start) or datetime.combine(oldest, time(), UTC),
-        moment("end", end) or max(listing.first.youngest, NO_JOBS.start) + timedelta.resolution,
+        parse_timestamp("start", start) or datetime.combine(oldest, time(), UTC),
+        parse_timestamp("end", end)
+        or max(listing.first.youngest, NO_JOBS.start) + timedelta.resolution,
     )
     if whole.start >= whole.end:
         raise SettingsError(f"end can't be {whole.end}.", f"It must be after {whole.start}.")

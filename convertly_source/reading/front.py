@@ -3,7 +3,7 @@
 import sys
 from datetime import datetime
 
-from convertly_source.reading.job import Row
+from convertly_source.reading.job import ListedJob
 from convertly_source.reading.pages import DisorderError, Listed, Page
 
 NOWHERE = Page([], sys.maxsize, -1)
@@ -58,7 +58,7 @@ class Front:
         self._is_static &= is_same
         return is_same or [job.age for job in meeting] == [self.age]
 
-    def take(self, page: Page) -> list[Row]:
+    def take(self, page: Page) -> list[ListedJob]:
         """Move on over a page that joins; return its jobs that were not handed over before."""
         if page.total != self._total:
             self._total = page.total

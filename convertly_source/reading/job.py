@@ -1,45 +1,63 @@
-"""The listed job: what the reading needs to know of it."""
+"""The listed job: what the reading needs to know of one entry of the list."""
 
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
+from dlt.common.json import json
 from dlt.common.time import ensure_datetime_in_tz
+from dlt.common.utils import digest128
 
 from convertly_source.api.client import FINAL_STATUSES, Job
 
 
-class Row(NamedTuple):
-    """A job as it was listed, with what can be known of it without its other fields."""
+class ListedJob(NamedTuple):
+    """One entry of the list, with the two fields that the reading goes by."""
 
-    job: Job
+    raw: Job
     id: str | None
     created_at: datetime | None
+
+    @classmethod
+    def parse(cls, raw: Job) -> "ListedJob":
+        """Read the id and the time of creation; each is None where it can't be used."""
+        identity = raw.get("id")
+        if isinstance(identity, (str, int)) and not isinstance(identity, bool):
+            key = str(identity).strip() or None
+        else:
+            key = None
+        return cls(raw, key, parse_datetime(raw.get("created_at")))
 
     @property
     def is_usable(self) -> bool:
         """Whether the job can be stored: it has an id and a time of creation."""
-        return bool(self.id) and self.created_at is not None
+        return self.id is not None and self.created_at is not None
 
     @property
     def status(self) -> str:
         """The status as text, empty when there is none."""
-        return str(self.job.get("status") or "")
+        return str(self.raw.get("status") or "")
 
     @property
     def is_final(self) -> bool:
-        """Whether the job has ended. A status that is not documented has not."""
+        """Whether the job has ended. An undocumented status counts as unfinished."""
         return self.status in FINAL_STATUSES
 
+    @property
+    def content_hash(self) -> str:
+        """A hash of everything but the results, which are loaded when the job has ended.
 
-def row(job: Job) -> Row:
-    """Read a job's id and time of creation; what is not usable is None."""
-    identity = job.get("id")
-    usable = isinstance(identity, (str, int)) and not isinstance(identity, bool)
-    return Row(
-        job,
-        str(identity).strip() or None if usable else None,
-        parse_datetime(job.get("created_at")),
-    )
+        Their links are signed anew in each answer, so they would differ each time.
+        """
+        content = {name: value for name, value in self.raw.items() if name != "results"}
+        return digest128(json.dumps(content, sort_keys=True))
+
+
+class RemovedJob(NamedTuple):
+    """A job that was unfinished and is no longer listed."""
+
+    id: str
+    created_at: datetime
+    last_status: str
 
 
 def parse_datetime(value: Any) -> datetime | None:
@@ -48,9 +66,9 @@ def parse_datetime(value: Any) -> datetime | None:
         return None
     try:
         if value.endswith("Z"):  # as the API's sample; five times as fast
-            moment = datetime.fromisoformat(value[:-1])
-            if moment.tzinfo is None:
-                return moment.replace(tzinfo=timezone.utc)
+            timestamp = datetime.fromisoformat(value[:-1])
+            if timestamp.tzinfo is None:
+                return timestamp.replace(tzinfo=timezone.utc)
     except ValueError:
         pass
     try:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from convertly_source.api.client import JobsClient
 from convertly_source.reading.front import Front
-from convertly_source.reading.job import Row
+from convertly_source.reading.job import ListedJob
 from convertly_source.reading.pages import BEGINNING, END, Page, Pages, contradiction
 
 PATIENCE = 12  # fruitless requests for each fruitful one, among jobs of one age, before giving up
@@ -44,7 +44,7 @@ class Listing(Pages):
 
     def read(
         self, since: datetime, until: datetime, page: Page | None = None
-    ) -> Iterator[list[Row]]:
+    ) -> Iterator[list[ListedJob]]:
         """Hand over each job from `since` to `until` once, oldest first, and some younger ones.
 
         After each batch all older jobs have been handed over: who stops there can go on there.

@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from convertly_source.api.client import REPORT, Answer, JobsClient
 from convertly_source.errors import ResponseError
-from convertly_source.reading.job import Row, row
-from convertly_source.tables.records import fingerprint
+from convertly_source.reading.job import ListedJob
 
 BEGINNING = datetime.min.replace(tzinfo=timezone.utc)
 END = datetime.max.replace(tzinfo=timezone.utc)
@@ -29,7 +28,7 @@ class Listed(NamedTuple):
 
     age: datetime  # if unknown, that of its older neighbour; without an order, BEGINNING for all
     key: str  # its id, or its content and a number
-    row: Row
+    row: ListedJob
 
 
 class Page(NamedTuple):
@@ -109,12 +108,12 @@ class Pages:
             most = min(most + 1, self._max_ahead)
             yield self._noted(ahead.popleft().result())
 
-    def in_status(self, status: str) -> Iterator[list[Row]]:
+    def in_status(self, status: str) -> Iterator[list[ListedJob]]:
         """Hand over the jobs in one status, page by page; while they move, one may be missed."""
         offset, seen = 0, set[str | None]()
         while True:
             answer = self._client.page(offset, self.size, status)
-            rows = [row(job) for job in answer.jobs]
+            rows = [ListedJob.parse(job) for job in answer.jobs]
             yield rows
             offset += len(rows)
             if offset >= answer.total or seen.issuperset(row.id for row in rows):
@@ -157,7 +156,7 @@ class Pages:
         return answer
 
     def _page(self, answer: Answer) -> Page:
-        rows, rank = [row(job) for job in answer.jobs], answer.offset
+        rows, rank = [ListedJob.parse(job) for job in answer.jobs], answer.offset
         if self.is_newest_first:
             rows.reverse()
         else:
@@ -175,7 +174,7 @@ class Pages:
                 age = listed.created_at or age
             key = listed.id
             if not key:
-                content = fingerprint(listed.job)
+                content = listed.content_hash
                 alike[content] += 1
                 key = f"{content} {alike[content]}"
             jobs.append(Listed(age, key, listed))
@@ -198,4 +197,4 @@ def contradiction(total: int, count: int) -> ResponseError:
 
 
 def _ages(answer: Answer) -> list[datetime]:
-    return [age for job in answer.jobs if (age := row(job).created_at)]
+    return [age for job in answer.jobs if (age := ListedJob.parse(job).created_at)]

@@ -1,15 +1,16 @@
 """One job as rows, in one shape, whatever shape its `results` had."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 from dlt.common.data_types.typing import TDataType
 from dlt.common.json import json
 from dlt.common.utils import digest128
 
 from convertly_source.api.client import Job
-from convertly_source.reading.job import Row, parse_datetime
+from convertly_source.reading.job import ListedJob, RemovedJob, parse_datetime
+from convertly_source.reading.run import Changes
 from convertly_source.tables.redaction import redacted_text, without_credentials
 from convertly_source.tables.schema import JOB_TYPES, RESULT_TYPES
 
@@ -22,25 +23,20 @@ def fingerprint(job: Job) -> str:
     return digest128(json.dumps(without_credentials(job), sort_keys=True))
 
 
-def rejected_record(row: Row) -> dict[str, Any]:
-    """Record a job that can't be stored, as it came (links without queries), with the reason."""
-    missing = [name for name in ("id", "created_at") if not getattr(row, name)]
+def rejected_record(job: ListedJob) -> dict[str, Any]:
+    """Return the row of `rejected_jobs`: the job as listed (links without queries), the reason."""
+    missing = [name for name in ("id", "created_at") if not getattr(job, name)]
     return {
-        "fingerprint": fingerprint(row.job),
+        "fingerprint": fingerprint(job.raw),
         "reason": f"no usable {' and no usable '.join(missing)}",
-        "raw": without_credentials(row.job),
+        "raw": without_credentials(job.raw),
         "noticed_at": datetime.now(timezone.utc),
     }
 
 
-def removed_record(key: str, created_at: datetime, status: str) -> dict[str, Any]:
-    """Record an unfinished job that is no longer listed."""
-    return {
-        "id": key,
-        "created_at": created_at,
-        "last_status": status,
-        "noticed_at": datetime.now(timezone.utc),
-    }
+def removed_record(job: RemovedJob) -> dict[str, Any]:
+    """Return the row of `removed_jobs`."""
+    return {**job._asdict(), "noticed_at": datetime.now(timezone.utc)}
 
 
 def split_results(results: Any) -> tuple[list[Any], dict[str, Any] | None]:
@@ -79,7 +75,14 @@ class _Columns(dict[str, tuple[str, TDataType]]):
         return self[key]
 
 
-class Shape:
+class TableRows(NamedTuple):
+    """Rows of one table."""
+
+    table: str
+    rows: list[dict[str, Any]]
+
+
+class RecordMapper:
     """Gives keys their column names and values their column's type, without credentials.
 
     `naming` makes column names of keys, as dlt's naming conventions do.
@@ -91,17 +94,23 @@ class Shape:
             _Columns(self._name, types) for types in (JOB_TYPES, RESULT_TYPES, {})
         )
 
-    def job_record(self, row: Row) -> dict[str, Any]:
+    def tables(self, changes: Changes) -> Iterator[TableRows]:
+        """Yield what a run has found as the rows of each table."""
+        yield TableRows("rejected_jobs", [rejected_record(job) for job in changes.rejected])
+        yield TableRows("jobs", [self.job_record(job) for job in changes.jobs])
+        yield TableRows("removed_jobs", [removed_record(job) for job in changes.removed])
+
+    def job_record(self, job: ListedJob) -> dict[str, Any]:
         """Make the record of table `jobs`, its `results` as the list of rows of `jobs__results`.
 
         `results` and `results_info` stay empty until the job has ended.
         """
-        items, info = split_results(row.job.get("results") if row.is_final else None)
-        record = self._record({**row.job, "results": None, "created_at": None}, self._job)
+        items, info = split_results(job.raw.get("results") if job.is_final else None)
+        record = self._record({**job.raw, "results": None, "created_at": None}, self._job)
         results = [self._record(_as_object(item), self._result) for item in items]
         for result in results:
-            result["job_id"] = row.id
-        record |= {"id": row.id, "created_at": row.created_at, "results": results}
+            result["job_id"] = job.id
+        record |= {"id": job.id, "created_at": job.created_at, "results": results}
         record["results_info"] = info and without_credentials(info, keep_links=self._keep_links)
         return record
 

@@ -15,8 +15,8 @@ from dlt.common.normalizers.naming.snake_case import NamingConvention
 from peers import CACHE, HERE, PEERS, Load, Peer, environment_of, load, write
 from server import Server, serving
 
-from convertly_source.reading.job import row
-from convertly_source.tables.records import Shape
+from convertly_source.reading.job import ListedJob
+from convertly_source.tables.records import RecordMapper
 
 CONNECTOR = PEERS["connector"]
 CONTENDERS = {
@@ -53,11 +53,11 @@ def bodies(server: Server) -> list[bytes]:
 
 def write_records(pages: list[bytes], file: Path) -> None:
     """Write what the connector makes of the bodies: the number of pages, and each of them."""
-    shape = Shape(NamingConvention().normalize_identifier)
+    shape = RecordMapper(NamingConvention().normalize_identifier)
     with file.open("wb") as stream:
         pickle.dump(len(pages), stream)
         for page in pages:
-            records = [shape.job_record(row(job)) for job in orjson.loads(page)["jobs"]]
+            records = [shape.job_record(ListedJob.parse(job)) for job in orjson.loads(page)["jobs"]]
             pickle.dump(records, stream)
 
 

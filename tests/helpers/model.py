@@ -12,8 +12,8 @@ from convertly_source.api.client import Job, JobsClient
 from convertly_source.demo import DEMO_KEY, DemoAPI
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import BEGINNING, END
-from convertly_source.reading.run import Memory, Run, new_memory
-from convertly_source.tables.records import Shape
+from convertly_source.reading.run import IncrementalRun, RunState, new_state
+from convertly_source.tables.records import RecordMapper, fingerprint
 from helpers.warehouse import Warehouse
 
 
@@ -23,27 +23,24 @@ class Shelf:
     def __init__(self) -> None:
         self.jobs: dict[str, Any] = {}
         self.removed: list[str] = []
-        self.rejected: list[str] = []
-        self.memory = new_memory()
+        self.rejected = set[str]()
+        self.state = new_state()
 
     def run(self, api: DemoAPI, kill_after: int | None = None, **options: Any) -> None:
         """Load; when killed after some batches, those are loaded and the rest is not read."""
         client = JobsClient(DEMO_KEY, api.url, max_connections=options["max_connections"])
         window = options.get("window", (BEGINNING, END))
-        memory = new_memory() if "window" in options else self.memory
+        state = new_state() if "window" in options else self.state
         listing = Listing(client, options["page_size"], options["max_connections"])
-        run = Run(listing, Shape(str).job_record, None, memory, window)
-        for number, batch in enumerate(run.batches, 1):
-            for record in batch.rows:
-                if batch.table == "jobs":
-                    self.jobs[record["id"]] = record
-                elif batch.table == "removed_jobs":
-                    self.removed.append(record["id"])
-                else:
-                    self.rejected.append(record["fingerprint"])
+        run = IncrementalRun(listing, None, state, window)
+        mapper = RecordMapper(str)
+        for number, changes in enumerate(run.changes, 1):
+            self.jobs |= {job.id or "": mapper.job_record(job) for job in changes.jobs}
+            self.removed += [job.id for job in changes.removed]
+            self.rejected |= {fingerprint(job.raw) for job in changes.rejected}
             if "window" not in options:
-                stored: Memory = dlt_json.typed_loadb(dlt_json.typed_dumpb(run.memory))
-                self.memory = stored
+                stored: RunState = dlt_json.typed_loadb(dlt_json.typed_dumpb(run.state))
+                self.state = stored
             if number == kill_after:
                 break
 
@@ -72,12 +69,12 @@ class DuckDB:
                 break
 
     @property
-    def memory(self) -> Any:
+    def state(self) -> Any:
         """What is remembered for the next run."""
         state: Any = self._warehouse.pipeline.state
-        for key in ("sources", "convertly", "resources", "jobs", "any status"):
+        for key in ("sources", "convertly", "resources", "jobs", "all"):
             state = state.get(key, {})
-        return state or new_memory()
+        return state or new_state()
 
     @property
     def removed(self) -> list[str]:

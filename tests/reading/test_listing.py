@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from convertly_source.api.client import JobsClient
 from convertly_source.demo import DEMO_KEY, DEMO_START, DemoAccount, DemoAPI, Reply
 from convertly_source.reading.front import Front
-from convertly_source.reading.job import Row
+from convertly_source.reading.job import ListedJob
 from convertly_source.reading.pages import BEGINNING, END, DisorderError, Listed, Page, Pages
 
 Serve = Callable[..., DemoAPI]
@@ -24,7 +24,7 @@ Serve = Callable[..., DemoAPI]
 def job(number: int, age: int) -> Listed:
     """Make a job of that age, in minutes."""
     created_at = DEMO_START + timedelta(minutes=age)
-    return Listed(created_at, str(number), Row({}, str(number), created_at))
+    return Listed(created_at, str(number), ListedJob({}, str(number), created_at))
 
 
 def page(jobs: list[Listed], rank: int, size: int, total: int | None = None) -> Page:
@@ -41,7 +41,7 @@ LISTS = st.lists(st.integers(0, 20), min_size=1, max_size=40).map(
 @given(jobs=LISTS, size=st.integers(2, 9))
 def test_pages_at_rest_hand_over_each_job_once_in_order(jobs: list[Listed], size: int) -> None:
     """Pages that overlap by one job, at rest, give all jobs, none twice, oldest first."""
-    front, rank, handed = Front(BEGINNING), max(0, len(jobs) - size), list[Row]()
+    front, rank, handed = Front(BEGINNING), max(0, len(jobs) - size), list[ListedJob]()
     while True:
         handed += front.take(page(jobs, rank, size))
         assert not front.is_short
@@ -265,7 +265,7 @@ def test_a_page_that_was_fetched_earlier_is_no_disorder(warehouse: Warehouse, se
     warehouse.load(api)
     stayed = there & {job["id"] for job in api.account.jobs}
     assert {(key,) for key in stayed} <= set(warehouse.rows("jobs", "id"))
-    state = warehouse.pipeline.state["sources"]["convertly"]["resources"]["jobs"]["any status"]
+    state = warehouse.pipeline.state["sources"]["convertly"]["resources"]["jobs"]["all"]
     assert not state["is_unordered"]
 
 

@@ -24,10 +24,11 @@ from hypothesis.stateful import (
 
 from convertly_source.api.client import FINAL_STATUSES, Job
 from convertly_source.demo import DemoAccount, DemoAPI, newest_first
-from convertly_source.reading.job import row
+from convertly_source.reading.job import ListedJob
 from convertly_source.reading.pages import END
-from convertly_source.tables.records import Shape, fingerprint
+from convertly_source.tables.records import RecordMapper, fingerprint
 
+parse = ListedJob.parse
 GAPS = [timedelta(seconds=seconds) for seconds in (0, 0, 0, 1, 60, 400, 10**6)]
 RUNS = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 
@@ -76,7 +77,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(number=st.integers(0), what=st.sampled_from(["progress", "finish", "fail", "queue"]))
     def change(self, number: int, what: str) -> None:
-        if unfinished := [job for job in self.account.unfinished() if row(job).is_usable]:
+        if unfinished := [job for job in self.account.unfinished() if parse(job).is_usable]:
             job = unfinished[number % len(unfinished)]
             if what == "queue":
                 job["status"] = "queued"  # a status that is not documented
@@ -104,7 +105,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def run(self) -> None:
-        known = self.shelf.memory["known"].items()
+        known = self.shelf.state["known"].items()
         followed = {key for key, (_, status, _) in known if status not in FINAL_STATUSES}
         self.shelf.run(self.api, **self.options)
         self.check()
@@ -144,36 +145,36 @@ class Life(RuleBasedStateMachine):
     def run_and_kill(self, kill_after: int) -> None:
         self.shelf.run(self.api, kill_after, **self.options)
 
-    @precondition(lambda self: any(row(job).created_at for job in self.account.jobs))
+    @precondition(lambda self: any(parse(job).created_at for job in self.account.jobs))
     @rule(first=st.integers(0, 99), last=st.integers(0, 99))
     def run_window(self, first: int, last: int) -> None:
-        ages = sorted({age for job in self.account.jobs if (age := row(job).created_at)})
+        ages = sorted({age for job in self.account.jobs if (age := parse(job).created_at)})
         start, end = sorted((ages[first % len(ages)], ages[last % len(ages)]))
         if start < end:
             self.shelf.run(self.api, window=(start, end), **self.options)
             present = {
                 job["id"]: job
                 for job in self.account.jobs
-                if row(job).is_usable and start <= (row(job).created_at or END) < end
+                if parse(job).is_usable and start <= (parse(job).created_at or END) < end
             }
             content = self.shelf.content()
             assert {key: content.get(key) for key in present} == self.expected(present)
 
     def usable(self) -> set[str]:
-        return {job["id"] for job in self.account.jobs if row(job).is_usable}
+        return {job["id"] for job in self.account.jobs if parse(job).is_usable}
 
     def check(self) -> None:
-        usable = {job["id"]: job for job in self.account.jobs if row(job).is_usable}
+        usable = {job["id"]: job for job in self.account.jobs if parse(job).is_usable}
         content = self.shelf.content()
         assert {key: content.get(key) for key in usable} == self.expected(usable)
         assert set(content) - set(usable) <= self.gone
         assert len(set(self.shelf.removed)) == len(self.shelf.removed)
         assert set(self.shelf.removed) <= self.gone
-        unusable = {fingerprint(job) for job in self.account.jobs if not row(job).is_usable}
+        unusable = {fingerprint(job) for job in self.account.jobs if not parse(job).is_usable}
         assert unusable <= set(self.shelf.rejected)
 
     def expected(self, jobs: dict[str, Job]) -> dict[str, Any]:
-        return {key: Shape(str).job_record(row(job)) for key, job in jobs.items()}
+        return {key: RecordMapper(str).job_record(parse(job)) for key, job in jobs.items()}
 
 
 class DuckDBLife(Life):

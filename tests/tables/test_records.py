@@ -15,11 +15,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from convertly_source.demo import DemoAccount, DemoAPI
-from convertly_source.reading.job import row
-from convertly_source.tables.records import Shape, fingerprint, rejected_record
+from convertly_source.reading.job import ListedJob
+from convertly_source.tables.records import RecordMapper, fingerprint, rejected_record
 from convertly_source.tables.redaction import without_credentials
 from convertly_source.tables.schema import RESULT_COLUMNS
 
+parse = ListedJob.parse
 JOB = {"id": "a", "status": "completed", "created_at": "2026-05-09T10:00:00.000Z"}
 LINK = "https://files.convertly.sh/a.webp"
 SIGNED = f"{LINK}?token=s3cr3t"
@@ -28,7 +29,7 @@ naming = NamingConvention().normalize_identifier
 
 
 def _record(results: Any = None, **job: Any) -> dict[str, Any]:
-    return Shape(naming).job_record(row(JOB | {"results": results} | job))
+    return RecordMapper(naming).job_record(parse(JOB | {"results": results} | job))
 
 
 def _rows(results: Any) -> list[dict[str, Any]]:
@@ -252,20 +253,20 @@ def test_a_time_is_read_however_it_is_written(zone: str, decimals: int) -> None:
     sign, hours, minutes = int(f"{zone[:1]}1") if len(zone) > 1 else 1, zone[1:3], zone[4:]
     offset = sign * timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
     fraction = timedelta(microseconds=int(f"{'123456'[:decimals]:0<6}"))
-    at = row({"created_at": text}).created_at
+    at = parse({"created_at": text}).created_at
     assert at == datetime(2026, 5, 9, 10, tzinfo=timezone.utc) - offset + fraction
 
 
 @pytest.mark.parametrize("text", ["Z", "2026-05-09T10:00:00+02:00Z", "2026-05-09T25:00:00Z", "7Z"])
 def test_what_looks_like_a_time_may_be_none(text: str) -> None:
     """A text that ends as a time does and is none is no time of creation."""
-    assert row({"created_at": text}).created_at is None
+    assert parse({"created_at": text}).created_at is None
 
 
 def test_a_date_is_its_midnight() -> None:
     """A date alone, with Z or without, is an aware time too: ages can be compared."""
     for text in ("2026-05-09", "2026-05-09Z"):
-        at = row({"created_at": text}).created_at
+        at = parse({"created_at": text}).created_at
         assert at == datetime(2026, 5, 9, tzinfo=timezone.utc)
 
 
@@ -335,7 +336,7 @@ def test_credentials_and_contents_are_cut(value: Any, stored: Any) -> None:
 def test_links_are_kept_when_asked(job: dict[str, Any]) -> None:
     """Queries of links are only in a record that was asked for with them."""
     texts = [
-        " ".join(_texts(Shape(naming, keep_signed_urls=keep).job_record(row(JOB | job))))
+        " ".join(_texts(RecordMapper(naming, keep_signed_urls=keep).job_record(parse(JOB | job))))
         for keep in (False, True)
     ]
     assert ["s3cr3t" in text or "s3cr3t" in text.replace("_", "") for text in texts] == [
@@ -346,7 +347,9 @@ def test_links_are_kept_when_asked(job: dict[str, Any]) -> None:
 
 def test_contents_are_never_kept() -> None:
     """A data: URL is cut even when links are kept."""
-    record = Shape(naming, keep_signed_urls=True).job_record(row(JOB | {"results": [SIGNED, DATA]}))
+    record = RecordMapper(naming, keep_signed_urls=True).job_record(
+        parse(JOB | {"results": [SIGNED, DATA]})
+    )
     assert [item["value"] for item in record["results"]] == [SIGNED, "data:application/gzip"]
 
 
@@ -359,7 +362,7 @@ def test_contents_are_never_kept() -> None:
 )
 def test_an_id_is_text_or_a_whole_number(identity: Any, known: str | None) -> None:
     """Any other id is not usable, nor is a job without one."""
-    read = row(JOB | {"id": identity})
+    read = parse(JOB | {"id": identity})
     assert (read.id, read.is_usable) == (known, known is not None)
 
 
@@ -374,7 +377,7 @@ def test_an_id_is_text_or_a_whole_number(identity: Any, known: str | None) -> No
 )
 def test_times_are_read_in_any_documented_form(text: str, microsecond: int) -> None:
     """A time of creation is in UTC, to the microsecond; one without a zone is in UTC already."""
-    read = row(JOB | {"created_at": f"2026-05-09T{text}"})
+    read = parse(JOB | {"created_at": f"2026-05-09T{text}"})
     assert read.created_at == datetime(2026, 5, 9, 10, 0, 0, microsecond, timezone.utc)
     assert read.created_at.tzinfo is timezone.utc
     assert read.is_usable
@@ -390,14 +393,14 @@ def test_times_are_read_in_any_documented_form(text: str, microsecond: int) -> N
 )
 def test_other_times_are_not_usable(value: Any) -> None:
     """What is no time, or one that can't be had in UTC, makes a job unusable and no error."""
-    read = row(JOB | {"created_at": value})
+    read = parse(JOB | {"created_at": value})
     assert (read.created_at, read.is_usable) == (None, False)
 
 
 @given(st.text() | st.text("0123456789-:.+TZWPe ", max_size=28))
 def test_any_text_may_stand_for_a_time(text: str) -> None:
     """A time of creation is None or in UTC, never an error."""
-    read = row({"created_at": text})
+    read = parse({"created_at": text})
     assert read.created_at is None or read.created_at.tzinfo is timezone.utc
 
 
@@ -412,7 +415,7 @@ def test_any_text_may_stand_for_a_time(text: str) -> None:
 def test_what_can_not_be_stored_is_recorded(job: dict[str, Any], reason: str) -> None:
     """A rejected job is kept as it came, without credentials, with the reason and the time."""
     rejected = JOB | job | {"results": [SIGNED]}
-    record = rejected_record(row(rejected))
+    record = rejected_record(parse(rejected))
     assert record["reason"] == reason
     assert record["raw"] == rejected | {"results": [LINK]}
     assert record["fingerprint"] == fingerprint(rejected)
@@ -470,7 +473,7 @@ def _links(draw: st.DrawFn) -> str:
 )
 def test_no_query_of_a_link_is_stored(value: Any, field: str, status: str) -> None:
     """Wherever in a job a link stands, its query is in no text of the record."""
-    record = Shape(naming).job_record(row(JOB | {"status": status, field: value}))
+    record = RecordMapper(naming).job_record(parse(JOB | {"status": status, field: value}))
     assert [text for text in _texts(record) if "s3cr3t" in text.lower().replace("_", "")] == []
 
 

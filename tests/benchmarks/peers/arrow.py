@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 from dlt.common.normalizers.naming.snake_case import NamingConvention
 
 from convertly_source.api.client import JobsClient
-from convertly_source.reading.job import Row
+from convertly_source.reading.job import ListedJob
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import BEGINNING, END
-from convertly_source.tables.records import Shape
+from convertly_source.tables.records import RecordMapper
 from convertly_source.tables.schema import JOB_COLUMNS, RESULT_COLUMNS
 
 TYPES = {
@@ -50,15 +50,15 @@ NAMES = {
 TIMES = ("created_at", "completed_at")
 
 
-def of_records(rows: list[Row]) -> tuple[pa.Table, pa.Table]:
+def of_records(rows: list[ListedJob]) -> tuple[pa.Table, pa.Table]:
     """Make tables of records."""
-    shape = Shape(NamingConvention().normalize_identifier)
+    shape = RecordMapper(NamingConvention().normalize_identifier)
     records = [shape.job_record(row) for row in rows]
     results = [result for record in records for result in record["results"]]
     return pa.Table.from_pylist(records, JOBS), pa.Table.from_pylist(results, RESULTS)
 
 
-def of_columns(rows: list[Row]) -> tuple[pa.Table, pa.Table]:
+def of_columns(rows: list[ListedJob]) -> tuple[pa.Table, pa.Table]:
     """Make tables of what came; parse times and cut links a column at a time."""
     jobs = [row.job for row in rows]
     plain = [name for name in JOBS.names if name not in (*TIMES, "results_info")]
