@@ -171,7 +171,7 @@ def test_a_state_of_another_version_needs_a_full_refresh(
         warehouse.load(api)
     known = explained(caught.value)
     assert known
-    assert "--full-refresh" in known.remedy
+    assert "drop_sources" in known.remedy
     assert len(api.requests) == requests
     warehouse.pipeline.run(source(DEMO_KEY, api.url), refresh="drop_sources")
     assert len(warehouse.rows("jobs", "id")) == 5
