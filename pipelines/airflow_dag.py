@@ -29,14 +29,15 @@ except ImportError:  # Airflow 2
     GROWING = True
 
 if TYPE_CHECKING:
-    from convertly_source.loading.backfill import Place
+    from convertly_source.loading import Target
+    from convertly_source.loading.backfill import SourceSettings
 
 CONNECTIONS = 4  # requests that a task may have under way, and the slots it takes in the pool
 POOL = os.environ.get("CONVERTLY_POOL", "default_pool")
 WINDOWS_AT_ONCE = 8
 MOST_WINDOWS = 1024  # Airflow's max_map_length
 OPTIONAL = ["null", "string"]
-PLACE = {
+TARGET = {
     "destination": Param("duckdb", type="string", description="a destination of dlt"),
     "dataset": Param("convertly_data", type="string", description="a schema"),
 }
@@ -56,7 +57,11 @@ DEFAULTS = {
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULTS,
-    params={**PLACE, "start_date": Param(None, type=OPTIONAL, description="oldest created_at")},
+    params={
+        **TARGET,
+        "start_date": Param(None, type=OPTIONAL, description="oldest created_at"),
+        "models": Param(default=False, type="boolean", description="create the views for BI"),
+    },
     doc_md=__doc__,
     tags=["convertly"],
 )
@@ -65,15 +70,13 @@ def convertly_jobs() -> None:
 
     @task(max_active_tis_per_dag=1)  # runs of a backfill are not held to max_active_runs
     def load_jobs(params: Any = None) -> dict[str, int]:
-        with convertly(params) as place, TemporaryDirectory() as folder:
+        with convertly(params) as (target, settings), TemporaryDirectory() as folder:
             from convertly_source import convertly_source
-            from convertly_source.loading import loads
+            from convertly_source.loading import load_account
 
-            source = convertly_source(start_date=params["start_date"], **place.settings)
-            pipeline = loads.pipeline_into(place.destination, place.dataset, folder)
-            loads.restore(pipeline)
-            loads.refuse_other_account(pipeline, source.jobs.custom_metrics["host"])
-            return dict(loads.load_in_chunks(pipeline, source))
+            source = convertly_source(start_date=params["start_date"], **settings)
+            result = load_account(target, source, folder=folder, views=params["models"])
+            return dict(result.rows)
 
     load_jobs()
 
@@ -83,7 +86,7 @@ def convertly_jobs() -> None:
     max_active_runs=1,
     default_args=DEFAULTS,
     params={
-        **PLACE,
+        **TARGET,
         "start": Param(None, type=OPTIONAL, description="else the day of the oldest job"),
         "end": Param(None, type=OPTIONAL, description="not included; else behind the newest job"),
         "days_per_window": Param(7, type="number"),
@@ -92,71 +95,71 @@ def convertly_jobs() -> None:
     tags=["convertly"],
 )
 def convertly_backfill() -> None:
-    """Load a history, a task a window; at once where the destination takes several writers."""
+    """Load a history, one task per window; at once where the destination takes several writers."""
 
     @task
     def plan(params: Any = None) -> list[list[str]]:
-        with convertly(params) as place:
+        with convertly(params) as (target, settings):
             from convertly_source.errors import SettingsError
-            from convertly_source.loading import backfill as windows
+            from convertly_source.loading.backfill import plan_windows
 
-            days = params["days_per_window"]
-            found = windows.plan(place, params["start"], params["end"], days)
-            if len(found) > MOST_WINDOWS:
+            bounds = params["start"], params["end"]
+            windows = plan_windows(target, settings, *bounds, params["days_per_window"])
+            if len(windows) > MOST_WINDOWS:
                 raise SettingsError(
-                    f"These are {len(found):,} windows.", "Set a higher days_per_window."
+                    f"These are {len(windows):,} windows.", "Set a higher days_per_window."
                 )
-            return [[moment.isoformat() for moment in window] for window in found]
+            return [[timestamp.isoformat() for timestamp in window] for window in windows]
 
     @task
-    def choose(found: list[list[str]], *, is_alone: bool, params: Any = None) -> list[list[str]]:
-        """Give the windows to the tasks that run at once, or to those that run one by one."""
+    def choose(windows: list[list[str]], *, is_alone: bool, params: Any = None) -> list[list[str]]:
+        """Return the windows to the tasks that run at once, or to those that run one by one."""
         from convertly_source.loading.backfill import ONE_WRITER
 
-        return found if (params["destination"] in ONE_WRITER) == is_alone else []
+        return windows if (params["destination"] in ONE_WRITER) == is_alone else []
 
     @task(map_index_template="{{ task.op_kwargs['window'] | join(' to ') }}")
     def load(window: list[str], params: Any = None) -> dict[str, int]:
-        with convertly(params) as place:
-            from convertly_source.loading import backfill as windows
+        with convertly(params) as (target, settings):
+            from convertly_source.loading.backfill import Window, load_window
 
-            return dict(windows.load(windows.window(*window), place))
+            return dict(load_window(Window.parse(*window), target, settings))
 
     @task(trigger_rule="none_failed")
-    def compare(found: list[list[str]], params: Any = None) -> dict[str, Any]:
-        """Fail when jobs are missing; else give what an ordinary run is to start with."""
-        with convertly(params) as place:
-            from convertly_source.loading import backfill as windows
+    def compare(windows: list[list[str]], params: Any = None) -> dict[str, Any]:
+        """Fail when jobs are missing; else return what an ordinary run is to start with."""
+        with convertly(params) as (target, settings):
+            from convertly_source.loading.backfill import Window, check
 
-            done = windows.finish(windows.window(found[0][0], found[-1][1]), place)
-            return {"jobs": done.jobs, "start_date": done.start_date.isoformat()}
+            whole = Window.parse(windows[0][0], windows[-1][1])
+            result = check(whole, target, settings)
+            return {"jobs": result.jobs, "start_date": result.start_date.isoformat()}
 
-    found = plan()
+    windows = plan()
     loaded = [
-        load.override(task_id=f"load_{how}", max_active_tis_per_dag=most).expand(
-            window=choose.override(task_id=how)(found, is_alone=most == 1)
+        load.override(task_id=f"load_{way}", max_active_tis_per_dag=most).expand(
+            window=choose.override(task_id=way)(windows, is_alone=most == 1)
         )
-        for how, most in (("at_once", WINDOWS_AT_ONCE), ("one_by_one", 1))
+        for way, most in (("at_once", WINDOWS_AT_ONCE), ("one_by_one", 1))
     ]
-    loaded >> compare(found)
+    loaded >> compare(windows)
 
 
 @contextmanager
-def convertly(params: dict[str, Any]) -> "Iterator[Place]":
-    """Give what to load and where to; an error that can't heal fails the task at once."""
-    os.environ.setdefault("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")  # 472 look-ups a task
-    os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
+def convertly(params: dict[str, Any]) -> "Iterator[tuple[Target, SourceSettings]]":
+    """Yield where to load to, and the source's settings; fail at once if retrying can't help."""
+    os.environ.setdefault("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")  # 472 look-ups per task
     from dlt.common.exceptions import TerminalException
 
     from convertly_source.errors import explained
-    from convertly_source.loading.backfill import Place
-    from convertly_source.loading.loads import configure
+    from convertly_source.loading import Target
+    from convertly_source.loading.settings import configure
 
     configure(params["destination"])
     try:
         refuse_relative_file(params["destination"])
         settings = {"max_connections": CONNECTIONS, **access()}
-        yield Place(params["destination"], params["dataset"], settings)
+        yield Target(params["destination"], params["dataset"]), settings
     except Exception as error:
         known = explained(error)
         if not known:
@@ -166,7 +169,7 @@ def convertly(params: dict[str, Any]) -> "Iterator[Place]":
 
 
 def access() -> dict[str, str]:
-    """Take the key from a connection or a variable; else dlt and the source look for it."""
+    """Return the key from a connection or a variable; else dlt and the source look for it."""
     try:
         connection = BaseHook.get_connection("convertly")
     except AirflowNotFoundException:

@@ -1,11 +1,11 @@
-"""Look at the jobs that load_jobs.py has loaded: an app, a notebook and a script in one.
+"""Look at the loaded jobs: an app, a notebook and a script in one.
 
     marimo run pipelines/explore_jobs.py
     marimo edit pipelines/explore_jobs.py
     python pipelines/explore_jobs.py
 
-`-- --destination D --dataset S` behind it are those of load_jobs.py. It only reads, and only
-aggregates and short lists leave the database.
+`convertly-source explore` runs it as an app. `-- --destination D --dataset S` behind it are those
+of the load. It only reads, and only aggregates and short lists leave the database.
 """
 
 import marimo
@@ -28,9 +28,11 @@ with app.setup:
     from dlt.common.destination.exceptions import DestinationUndefinedEntity
     from dlt.common.exceptions import DltException
     from dlt.destinations.exceptions import DestinationConnectionError
-    from load_jobs import FOLDER, MODELS, target
 
     from convertly_source.api.client import FINAL_STATUSES, OPEN_STATUSES
+    from convertly_source.loading import Target
+    from convertly_source.loading.target import describe
+    from convertly_source.loading.views import MODELS, model
 
     Row = dict[str, Any]
     COLORS = alt.Scale(
@@ -51,8 +53,7 @@ def ask(pipeline: dlt.Pipeline, sql: str, *values: Any) -> list[Row]:
 
     The views of pipelines/models go along as SQL, so they need not have been made.
     """
-    folder = FOLDER / "models"
-    views = ", ".join(f"{name} AS ({(folder / f'{name}.sql').read_text()})" for name in MODELS)
+    views = ", ".join(f"{name} AS ({model(name)})" for name in MODELS)
     client: Any = pipeline.sql_client()
     if pipeline.destination.destination_name == "duckdb":
         client.credentials.read_only = True
@@ -74,7 +75,7 @@ def give_up(message: str, error: Exception | None = None) -> NoReturn:
     cause = getattr(error, "inner_exc", None) or getattr(error, "dbapi_exception", None) or error
     said = [str(cause).partition("\n")[0]] if cause else []
     given = [f"--{name}={value}" for name, value in mo.cli_args().to_dict().items()]
-    load = shlex.join(["python", "pipelines/load_jobs.py", *given])
+    load = shlex.join(["convertly-source", "load", *given])
     lines = [message, *said, f"To load your account: {load}", f"Or a demo account: {load} --demo"]
     if mo.app_meta().mode == "script":
         sys.exit("\n".join(lines))
@@ -174,13 +175,9 @@ def _():
     arguments = mo.cli_args()
     folder = TemporaryDirectory(prefix="convertly")  # the loader's own is left alone
     try:
-        pipeline = dlt.pipeline(
-            "convertly",
-            pipelines_dir=folder.name,
-            destination=str(arguments.get("destination") or "duckdb"),
-            dataset_name=str(arguments.get("dataset") or "convertly_data"),
-        )
-        place = target(pipeline).replace(f"{Path.cwd()}/", "")
+        given = {name: str(arguments[name]) for name in Target._fields if name in arguments}
+        pipeline = Target(**given).pipeline(folder.name)
+        place = describe(pipeline).replace(f"{Path.cwd()}/", "")
     except DltException as error:
         give_up("The destination is not known, or has no settings.", error)
     mo.vstack([mo.md("# Convertly jobs"), mo.Html(f"{STYLE}{escape(place)}. Times are UTC.")])

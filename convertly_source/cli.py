@@ -1,0 +1,341 @@
+"""The command line: arguments, what is printed, exit codes.
+
+Exit codes: 0 done; 2 the settings are wrong; 3 the API can't be reached or keeps failing; 4 it
+answered something that it does not document; 5 a quota or plan limit; 1 anything else.
+"""
+
+import argparse
+import inspect
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+import dlt
+from dlt.common.configuration import with_config
+from dlt.common.configuration.utils import get_resolved_traces
+
+from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
+from convertly_source.errors import SettingsError, explained
+from convertly_source.files import IS_CHECKOUT, copy_all, shipped
+from convertly_source.loading import LoadResult, Target, load_account
+from convertly_source.loading.backfill import (
+    Window,
+    check,
+    count_listed,
+    is_loaded,
+    load_window,
+    plan_windows,
+)
+from convertly_source.loading.load import PAGES_PER_CHUNK
+from convertly_source.loading.settings import configure
+from convertly_source.loading.target import describe
+from convertly_source.loading.views import refuse_views
+from convertly_source.progress import Progress
+from convertly_source.reading.listing import Listing
+from convertly_source.reading.pages import BEGINNING
+from convertly_source.settings import LARGEST_PAGE, connect
+from convertly_source.source import convertly_source
+from convertly_source.tables.schema import TABLES
+
+EXAMPLE = "SELECT job_type, status, count(*) AS jobs FROM {}.jobs GROUP BY 1, 2 ORDER BY 3 DESC"
+EXPLORE_PACKAGES = ("marimo", "altair")
+INSTALL_EXPLORE = f"pip install {'-e .' if IS_CHECKOUT else 'convertly-source'}[explore]"
+VENDORS_NAMES = {"api_key": "CONVERTLY_API_KEY", "base_url": "CONVERTLY_BASE_URL"}
+HINTS = {  # what the command line offers for a setting that stands in the way
+    "api_key": "Or try the demo account: --demo.",
+    "dataset": "Use another --dataset, or load --full-refresh to replace what is there.",
+    "state": "Or start over: load --full-refresh.",
+    "table_format": "On the command line: --table-format.",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong argument as every other wrong setting is reported."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise SettingsError(f"{message[:1].upper()}{message[1:]}.", f"See {self.prog} --help.")
+
+
+def parser() -> Parser:
+    """Return the parser of all commands."""
+    top = Parser("convertly-source", description="Load the jobs of a Convertly account.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[..., None], text: str) -> Parser:
+        one: Parser = commands.add_parser(
+            name, help=text, description=f"{text[:1].upper()}{text[1:]}."
+        )
+        one.set_defaults(run=run)
+        return one
+
+    load_ = command("load", load, "load what has changed since the last load")
+    backfill_ = command("backfill", backfill, "load the history of an account in windows")
+    command("check", check_settings, "show the settings, and whether the API answers")
+    command("tables", print_tables, "print the tables and columns as Markdown")
+    explore_ = command("explore", explore, "look at the loaded jobs in a browser")
+    init_ = command("init", init, "copy the DAG, the SQL and the settings to adapt")
+
+    for one in (load_, backfill_, explore_):
+        one.add_argument(
+            "--destination", default="duckdb", help="destination of dlt (default: %(default)s)"
+        )
+        one.add_argument(
+            "--dataset", default="convertly_data", help="dataset, a schema (default: %(default)s)"
+        )
+    for one in (load_, backfill_):
+        one.add_argument("--demo", action="store_true", help="load a demo account; needs no key")
+    add = load_.add_argument
+    add("--start-date", help="oldest created_at to load (included; UTC)")
+    add("--end-date", help="created_at to load up to (not included): load just this window, again")
+    add("--status", help="load only jobs that are pending, processing, completed or failed")
+    add("--table-format", help="of --destination filesystem: delta (default) or iceberg")
+    add("--models", action="store_true", help="create the views for BI in the dataset")
+    add("--open", action="store_true", help="look at the jobs afterwards, in a browser")
+    add("--full-refresh", action="store_true", help="drop tables and state, load all again")
+    add(
+        "--chunk-pages",
+        type=_count,
+        default=PAGES_PER_CHUNK,
+        help="pages per load, 0: all (default: %(default)s)",
+    )
+    add = backfill_.add_argument
+    add("--start", help="oldest created_at to load (default: the day of the oldest job; UTC)")
+    add("--end", help="created_at to load up to, not included (default: behind the newest job)")
+    add("--days", type=float, default=7, help="days of a window (default: %(default)s)")
+    init_.add_argument("folder", nargs="?", default=".", help="where to (default: this folder)")
+    return top
+
+
+def load(options: argparse.Namespace, rows: Counter[str]) -> None:
+    """Load the account and print what was done."""
+    if options.destination == "filesystem":
+        options.table_format = options.table_format or "delta"
+    elif options.table_format:
+        raise SettingsError(
+            "Only the destination filesystem has a table format.",
+            "Leave out --table-format, or use --destination filesystem.",
+        )
+    if options.open:
+        _require_explore(options.destination)
+    names = ("start_date", "end_date", "status", "table_format")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    with account_settings(demo=options.demo) as settings:
+        result = load_account(
+            Target(options.destination, options.dataset),
+            convertly_source(**settings, **given),
+            pages_per_chunk=options.chunk_pages,
+            full_refresh=options.full_refresh,
+            views=options.models or options.open,
+            progress=Progress(),
+            report=print,
+            rows=rows,
+        )
+    print_summary(result, options)
+    if options.open:
+        explore(options, rows)
+
+
+def print_summary(result: LoadResult, options: argparse.Namespace) -> None:
+    """Print what was loaded, where it is, and what to try next."""
+    rows = result.rows
+    loaded = f"Loaded {rows['jobs']:,} jobs"
+    if result.new_jobs is not None:
+        loaded += f" ({result.new_jobs:,} new, {rows['jobs'] - result.new_jobs:,} updated)"
+    print(
+        f"{loaded} and {rows['jobs__results']:,} results; "
+        f"{rows['rejected_jobs']:,} rejected, {rows['removed_jobs']:,} removed."
+    )
+    if result.new_jobs is None:
+        print(f"They are in {result.place}.")
+    else:
+        print(f"They are in {result.place}. Try:\n  {EXAMPLE.format(result.dataset)}")
+    with suppress(SettingsError):
+        refuse_views(options.destination)
+        install = "" if _can_explore() else f"{INSTALL_EXPLORE} && "
+        command = shlex.join(["convertly-source", "explore", *_chosen(options)])
+        print(f"Look at them: {install}{command}", flush=True)
+
+
+def backfill(options: argparse.Namespace, rows: Counter[str]) -> None:
+    """Load the windows that are still to be loaded, the oldest first, and compare."""
+    configure(options.destination)
+    target = Target(options.destination, options.dataset)
+    with account_settings(demo=options.demo) as settings:
+        windows = plan_windows(target, settings, options.start, options.end, options.days)
+        whole = Window(windows[0].start, windows[-1].end)
+        notes = Notes(target, settings, whole.start)
+        ahead = Window(notes.loaded_until, whole.end)
+        progress = Progress(total=count_listed(settings, ahead))
+        for number, window in enumerate(windows, 1):
+            if window.end > notes.loaded_until:
+                new = load_window(window, target, settings, progress)
+                rows.update(new)
+                notes.note(window.end)
+                start, end = (f"{timestamp:%Y-%m-%d %H:%M}" for timestamp in window)
+                counts = f"{new['jobs']:,} jobs and {new['jobs__results']:,} results"
+                print(f"{number} of {len(windows)}: {start} to {end}, {counts}", flush=True)
+        result = check(whole, target, settings)
+        notes.note(whole.start)  # the next run loads all windows again
+    print(f"All {result.jobs:,} jobs of these windows are in {notes.place}. Continue with:")
+    given = [f"--destination={options.destination}", f"--dataset={options.dataset}"]
+    given += ["--demo"] if options.demo else []
+    given += [f"--start-date={result.start_date.isoformat()}"]
+    print(f"  convertly-source load {shlex.join(given)}")
+
+
+class Notes:
+    """How far a backfill has come: in dlt's folder of pipelines, until it has ended.
+
+    They count only while the warehouse holds as many jobs as the account up to there.
+    """
+
+    def __init__(self, target: Target, settings: dict[str, Any], start: Any) -> None:
+        self._state = dlt.pipeline("convertly_backfill")
+        self._start = start
+        self.loaded_until = start
+        self.place = describe(target.pipeline())
+        with suppress(KeyError):
+            loaded = Window.parse(*self._state.get_local_state_val(self.place))
+            if loaded.start == start and is_loaded(loaded, target, settings):
+                self.loaded_until = loaded.end
+
+    def note(self, end: Any) -> None:
+        """Note that all windows up to there are loaded."""
+        bounds = [timestamp.isoformat() for timestamp in (self._start, end)]
+        self._state.set_local_state_val(self.place, bounds)
+
+
+def check_settings(_: argparse.Namespace, __: Counter[str]) -> None:
+    """Print which settings there are and where they come from, and what the API answers."""
+    get_resolved_traces().clear()
+    convertly_source()  # raises for a value that is not allowed
+    found = {trace.key: trace for trace in get_resolved_traces().resolved_traces}
+    for name, parameter in inspect.signature(convertly_source).parameters.items():
+        value, origin = parameter.default, "by default"
+        if name in found:
+            value = found[name].value
+            origin = f"from {found[name].provider_location or found[name].provider_name}"
+        elif os.environ.get(VENDORS_NAMES.get(name, "")):
+            value, origin = os.environ[VENDORS_NAMES[name]], f"from {VENDORS_NAMES[name]}"
+        print(f"{name:20} {'***' if name == 'api_key' else value}, {origin}")
+    client = with_config(connect, sections=("sources", "convertly"))()
+    listing = Listing(client, LARGEST_PAGE, max_connections=1)
+    print(f"The API at {client.host} answers, and accepts the key.")
+    if not listing.total:
+        print("It has no jobs yet.")
+    elif not listing.is_ordered:
+        print(f"{listing.total:,} jobs, in no order: each run will read all of them.")
+    else:
+        order = "newest" if listing.is_newest_first else "oldest"
+        bounds = listing.search(BEGINNING).oldest, listing.first.youngest
+        since, until = (f"{timestamp:%Y-%m-%d %H:%M:%S}" for timestamp in bounds)
+        print(f"{listing.total:,} jobs, {order} first, created from {since} to {until} UTC.")
+
+
+def print_tables(_: argparse.Namespace, __: Counter[str]) -> None:
+    """Print each table and column, its type and meaning, as Markdown."""
+    print("| table | column | type | meaning |")
+    print("| --- | --- | --- | --- |")
+    for table, (meaning, columns) in TABLES.items():
+        print(f"| `{table}` | | | **{meaning}** |")
+        for name, column in columns.items():
+            kind = column["data_type"] if column["nullable"] else f"{column['data_type']}, not null"
+            print(f"| | `{name}` | {kind} | {column['description']} |")
+
+
+def explore(options: argparse.Namespace, _: Counter[str]) -> None:
+    """Open the app on what is loaded; a Ctrl-C ends it."""
+    _require_explore(options.destination)
+    app = str(shipped("explore_jobs.py"))
+    command = [sys.executable, "-m", "marimo", "run", app, "--", *_chosen(options)]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for marimo
+    subprocess.run(command, check=False)
+
+
+def init(options: argparse.Namespace, _: Counter[str]) -> None:
+    """Copy the files that a user adapts, and print what was written."""
+    written, kept = copy_all(Path(options.folder))
+    for file in written:
+        print(f"Wrote {file}")
+    for file in kept:
+        print(f"Kept {file} (it was there already)")
+
+
+@contextmanager
+def account_settings(*, demo: bool) -> Iterator[dict[str, Any]]:
+    """Yield the arguments of the source that reach the account: none, or those of a demo one."""
+    if demo:
+        with DemoAPI(DemoAccount()).serve() as api:
+            yield {"api_key": DEMO_KEY, "base_url": api.url}
+    else:
+        yield {}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; what a person can change is told in two lines."""
+    rows = Counter[str]()
+    _stop_on_ctrl_c(rows)
+    try:
+        options = parser().parse_args(arguments)
+        options.run(options, rows)
+    except Exception as error:
+        known = explained(error)
+        if not known:
+            raise
+        hint = HINTS.get(known.setting or "", "")
+        print(f"{known}\n{known.remedy} {hint}".rstrip(), file=sys.stderr)
+        return known.exit_code
+    return 0
+
+
+def _stop_on_ctrl_c(rows: Counter[str]) -> None:
+    """End at once on Ctrl-C, as safe as a SIGKILL: an exception might be swallowed on its way."""
+
+    def stop(*_: object) -> None:
+        print(f"Stopped. At least {rows['jobs']:,} jobs of this run are loaded.", file=sys.stderr)
+        print("Nothing is lost: the next run continues from there.", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, stop)
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise argparse.ArgumentTypeError("it is negative")
+    return count
+
+
+def _chosen(options: argparse.Namespace) -> list[str]:
+    """Return the arguments that lead to what was loaded."""
+    defaults = Target()
+    chosen = {"destination": options.destination, "dataset": options.dataset}
+    return [
+        f"--{name}={value}" for name, value in chosen.items() if value != getattr(defaults, name)
+    ]
+
+
+def _can_explore() -> bool:
+    return all(map(find_spec, EXPLORE_PACKAGES))
+
+
+def _require_explore(destination: str) -> None:
+    """Raise `SettingsError` if the app can't be opened on that destination."""
+    refuse_views(destination)
+    if not _can_explore():
+        raise SettingsError(
+            f"The app needs {' and '.join(EXPLORE_PACKAGES)}.", f"Install them: {INSTALL_EXPLORE}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

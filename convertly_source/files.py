@@ -1,0 +1,40 @@
+"""The files that come with the package and are no modules of it."""
+
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+IS_CHECKOUT = (CHECKOUT / "pyproject.toml").is_file()  # else installed from a wheel
+TO_COPY = (
+    ".dlt/config.toml",
+    ".dlt/example.secrets.toml",
+    "airflow_dag.py",
+    "examples.sql",
+    "models/daily_jobs.sql",
+    "models/failures.sql",
+    "models/format_savings.sql",
+    "models/job_facts.sql",
+)
+
+
+def shipped(name: str) -> Path:
+    """Return the path of a file: in `pipelines/` of a checkout, else in the installed package."""
+    if not IS_CHECKOUT:
+        return Path(__file__).with_name("files") / name
+    return CHECKOUT / name if name.startswith(".dlt") else CHECKOUT / "pipelines" / name
+
+
+def copy_all(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Copy what a user adapts into a folder; return what was written, and what was there already.
+
+    No file is ever overwritten.
+    """
+    written, kept = list[Path](), list[Path]()
+    for name in TO_COPY:
+        file = folder / name
+        if file.exists():
+            kept.append(file)
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(shipped(name).read_bytes())
+            written.append(file)
+    return written, kept

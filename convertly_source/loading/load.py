@@ -1,0 +1,211 @@
+"""One load of an account, from what an earlier one has left to the views."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import dlt
+from dlt.common import logger
+from dlt.common.pipeline import LoadInfo
+from dlt.common.runtime.collector import NULL_COLLECTOR
+from dlt.common.runtime.collector_base import Collector
+from dlt.common.schema.typing import TColumnSchema
+from dlt.common.schema.utils import has_table_seen_data
+from dlt.extract import DltSource
+from dlt.pipeline.helpers import retry_schema_update
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
+
+from convertly_source.loading.pending import finish_pending, note_target
+from convertly_source.loading.settings import configure
+from convertly_source.loading.target import (
+    Target,
+    count_rows,
+    describe,
+    loaded_host,
+    refuse_other_account,
+    restore,
+)
+from convertly_source.loading.views import create_views, drop_views, refuse_views
+from convertly_source.tables.schema import TABLES
+
+PAGES_PER_CHUNK = 200
+DEMO_HOST = "127.0.0.1"
+CHILD_COLUMNS: dict[str, TColumnSchema] = {  # those that dlt adds to a child table
+    "_dlt_root_id": {
+        "name": "_dlt_root_id",
+        "data_type": "text",
+        "nullable": False,
+        "root_key": True,
+    },
+    "_dlt_parent_id": {
+        "name": "_dlt_parent_id",
+        "data_type": "text",
+        "nullable": False,
+        "parent_key": True,
+    },
+    "_dlt_list_idx": {"name": "_dlt_list_idx", "data_type": "bigint", "nullable": False},
+    "_dlt_id": {
+        "name": "_dlt_id",
+        "data_type": "text",
+        "nullable": False,
+        "unique": True,
+        "row_key": True,
+    },
+}
+
+
+class LoadResult(NamedTuple):
+    """What a load has done."""
+
+    rows: Counter[str]  # rows that were loaded, by table
+    new_jobs: int | None  # how many jobs the table has gained; None for a lake, which can't count
+    place: str  # where the tables are, in words
+    dataset: str
+
+
+class Chunk(NamedTuple):
+    """Some pages that were loaded."""
+
+    rows: Counter[str]
+    info: LoadInfo | None  # None if there was nothing to load
+
+
+def load_account(
+    target: Target,
+    source: DltSource,
+    *,
+    folder: str = "",
+    pages_per_chunk: int = PAGES_PER_CHUNK,
+    full_refresh: bool = False,
+    views: bool = False,
+    progress: Collector = NULL_COLLECTOR,
+    report: Callable[[str], None] = logger.info,
+    rows: Counter[str] | None = None,
+) -> LoadResult:
+    """Load what has changed in an account since the last load into the same target.
+
+    Args:
+        target: Where to load to.
+        source: `convertly_source()`, with the settings of the account.
+        folder: Where the pipeline works; dlt's own folder if empty.
+        pages_per_chunk: Pages of the API to load at a time, 0 for all at once.
+        full_refresh: Drop tables and state, and load everything again.
+        views: Create the views for BI; `SettingsError` where the destination doesn't take them.
+        progress: Is told how many jobs were read.
+        report: Is told in a sentence what else a person should know.
+        rows: Counts the rows by table while they are loaded, for a caller that may be interrupted.
+
+    Raises:
+        ConvertlyError: `convertly_source.errors` has its subclasses. dlt wraps those that occur
+            while the account is read; `explained` finds them. What was loaded stays loaded, and
+            the next load continues from there.
+    """
+    if views:
+        refuse_views(target.destination)
+    configure(target.destination)
+    rows = Counter() if rows is None else rows
+    rows.update(dict.fromkeys(TABLES, 0))
+    can_count = target.destination != "filesystem"
+    pipeline = _prepared(target, folder, progress, is_refresh=full_refresh)
+    host = source.resources["jobs"].custom_metrics["host"]
+    if not full_refresh and loaded_host(pipeline) == DEMO_HOST != host:
+        report("Replacing the demo data with your account.")
+        full_refresh = True
+    if full_refresh:
+        drop_views(pipeline)
+    else:
+        refuse_other_account(pipeline, host)
+    was_loaded = not full_refresh and _has_rows(pipeline, "jobs")
+    jobs_before = count_rows(pipeline, "jobs") if can_count and was_loaded else 0
+    for chunk in load_in_chunks(pipeline, source, pages_per_chunk, full_refresh=full_refresh):
+        rows.update(chunk.rows)
+        if was_loaded and chunk.info:
+            for sentence in _new_fields(chunk.info):
+                report(sentence)
+    if can_count:
+        _create_results_table(pipeline)
+    if views:
+        create_views(pipeline)
+    new_jobs = count_rows(pipeline, "jobs") - jobs_before if can_count else None
+    return LoadResult(rows, new_jobs, describe(pipeline), pipeline.dataset_name)
+
+
+def load_in_chunks(
+    pipeline: dlt.Pipeline,
+    source: DltSource,
+    pages_per_chunk: int = PAGES_PER_CHUNK,
+    *,
+    full_refresh: bool = False,
+) -> Iterator[Chunk]:
+    """Load all that the source has to give, some pages at a time; yield after each of these loads.
+
+    A load that is killed keeps the chunks that were loaded.
+    """
+    jobs = source.resources["jobs"]
+    if pages_per_chunk:
+        jobs.add_limit(pages_per_chunk)
+    refresh: Any = "drop_sources" if full_refresh else None
+    is_complete = False
+    while not is_complete:
+        pipeline.extract(source, refresh=refresh)
+        refresh = None
+        counts = pipeline.normalize().row_counts
+        rows = {table: counts[table] for table in counts if not table.startswith("_dlt")}
+        info = _load(pipeline)
+        is_complete = jobs.custom_metrics["is_complete"]
+        yield Chunk(Counter(rows), info)
+
+
+@retry(  # another load may add the same table or column at the same time
+    retry=retry_if_exception(retry_schema_update()),
+    stop=stop_after_attempt(5),
+    wait=wait_random(0, 2),
+    reraise=True,
+)
+def _load(pipeline: dlt.Pipeline) -> LoadInfo | None:
+    return pipeline.load()
+
+
+def _prepared(
+    target: Target, folder: str, progress: Collector, *, is_refresh: bool
+) -> dlt.Pipeline:
+    """Return the pipeline, with the state of the destination and without pending packages.
+
+    The state of the working folder may be older, or that of another dataset or file.
+    """
+    pipeline = target.pipeline(folder, progress)
+    if not is_refresh:
+        finish_pending(pipeline)
+    pipeline.drop()
+    pipeline = target.pipeline(folder, progress)  # a dropped one keeps the folder it was made in
+    note_target(pipeline)
+    restore(pipeline)
+    return pipeline
+
+
+def _has_rows(pipeline: dlt.Pipeline, table: str) -> bool:
+    schema = pipeline.default_schema if pipeline.default_schema_name else None
+    return schema is not None and table in schema.data_table_names(seen_data_only=True)
+
+
+def _new_fields(info: LoadInfo) -> Iterator[str]:
+    """Yield a sentence for each load that brought columns which are not documented."""
+    for package in info.load_packages:
+        for table, update in package.schema_update.items():
+            known = TABLES[table][1] if table in TABLES else {}
+            new = [
+                f"{table}.{name} ({column.get('data_type')})"
+                for name, column in update.get("columns", {}).items()
+                if name not in known and not f"{table}.{name}".count("_dlt_")
+            ]
+            if new:
+                yield f"New in the API: {', '.join(sorted(new))}."
+
+
+def _create_results_table(pipeline: dlt.Pipeline) -> None:
+    """Create `jobs__results` if there were no results yet: dlt does so with the first row."""
+    table = pipeline.default_schema.tables["jobs__results"]
+    if not has_table_seen_data(table):
+        table["x-normalizer"] = {"seen-data": True}
+        table["columns"].update(CHILD_COLUMNS)
+        pipeline.sync_schema()

@@ -1,0 +1,26 @@
+"""The settings of dlt that suit these loads."""
+
+from typing import Any
+
+import dlt
+
+DEFAULTS: dict[str, Any] = {
+    "runtime.intercept_signals": False,  # dlt would swallow a Ctrl-C that comes while it loads
+    "runtime.dlthub_telemetry": False,
+    "load.truncate_staging_dataset": True,  # leave no second copy of a load behind
+    "load.workers": 2,  # memory follows the number and the size of the files loaded at once
+    "data_writer.disable_compression": True,  # of files that live for seconds
+    "data_writer.file_max_items": 4000,
+    "sources.convertly.data_writer.buffer_max_items": 500,  # jobs, with all of their results
+}
+FOR_DESTINATION: dict[str, dict[str, Any]] = {
+    "sqlalchemy": {"load.workers": 1},  # SQLite takes one writer, and reports each further one
+    "filesystem": {"load.truncate_staging_dataset": False},  # dlt fails where there is none yet
+}
+
+
+def configure(destination: str) -> None:
+    """Set what suits loads into that destination, for this process, where nothing is set yet."""
+    for name, value in (DEFAULTS | FOR_DESTINATION.get(destination, {})).items():
+        if dlt.config.get(name) is None:
+            dlt.config[name] = value

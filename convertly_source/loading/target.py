@@ -1,0 +1,119 @@
+"""Where the tables are, and what is stored there."""
+
+import json
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import dlt
+from dlt.common.destination import Destination
+from dlt.common.destination.exceptions import DestinationUndefinedEntity, UnknownDestinationModule
+from dlt.common.runtime.collector import NULL_COLLECTOR
+from dlt.common.runtime.collector_base import Collector
+from dlt.common.schema import Schema
+
+from convertly_source.errors import SettingsError
+
+SCHEMA = "convertly"
+
+
+class Target(NamedTuple):
+    """A dataset in a destination of dlt, whose settings and credentials dlt knows."""
+
+    destination: str = "duckdb"
+    dataset: str = "convertly_data"
+
+    def pipeline(
+        self,
+        folder: str = "",
+        progress: Collector = NULL_COLLECTOR,
+        **destination_options: Any,
+    ) -> dlt.Pipeline:
+        """Return a pipeline into this target that works in `folder`, else in dlt's own folder.
+
+        Raise `SettingsError` when dlt has no such destination.
+        """
+        try:
+            destination = Destination.from_reference(self.destination, **destination_options)
+        except UnknownDestinationModule as error:
+            raise SettingsError(
+                f"Invalid destination {self.destination!r}.",
+                "Use one of https://dlthub.com/docs/dlt-ecosystem/destinations.",
+                setting="destination",
+            ) from error
+        return dlt.pipeline(
+            "convertly",
+            folder,
+            destination=destination,
+            dataset_name=self.dataset,
+            progress=progress,
+        )
+
+
+def describe(pipeline: dlt.Pipeline) -> str:
+    """Return where the tables of a pipeline are, in words, without credentials."""
+    return f"{pipeline.dataset_name} of {pipeline.destination_client().config}"
+
+
+def restore(pipeline: dlt.Pipeline) -> None:
+    """Take state and schema from the destination."""
+    pipeline.sync_destination()
+    is_lake = pipeline.destination.destination_type.endswith(".filesystem")
+    if not (pipeline.default_schema_name or is_lake):  # windows leave a schema without a state
+        restore_schema(pipeline)
+
+
+def restore_schema(pipeline: dlt.Pipeline) -> bool:
+    """Take all schemas that are stored, as one; return whether there are any.
+
+    Windows that are loaded at the same time store a schema each. A column keeps the type that it
+    had first.
+    """
+    schemas = list[Schema]()
+    client: Any = pipeline.destination_client()
+    with client, suppress(DestinationUndefinedEntity):
+        table = client.sql_client.make_qualified_table_name("_dlt_version")
+        sql = f"SELECT version_hash FROM {table} WHERE schema_name = %s ORDER BY inserted_at"  # noqa: S608
+        for (key,) in client.sql_client.execute_sql(sql, SCHEMA):
+            stored = json.loads(client.get_stored_schema_by_hash(key).schema)
+            schemas.append(Schema.from_stored_schema(stored))
+    if not schemas:
+        return False
+    *earlier, schema = schemas
+    for other in reversed(earlier):
+        for name, stored in other.tables.items():
+            known = {key: one for key, one in stored["columns"].items() if "data_type" in one}
+            schema.tables.setdefault(name, stored)["columns"].update(known)
+    pipeline.schemas.save_schema(schema)
+    pipeline.default_schema_name = schema.name  # type: ignore[assignment]
+    return True
+
+
+def select_value(pipeline: dlt.Pipeline, sql: str, table: str, *values: Any) -> Any:
+    """Return the one value of a query, in which `{}` is the table; None if there is no table."""
+    with pipeline.sql_client() as client, suppress(DestinationUndefinedEntity):
+        rows = client.execute_sql(sql.format(client.make_qualified_table_name(table)), *values)
+        return rows[0][0] if rows else None
+
+
+def count_rows(pipeline: dlt.Pipeline, table: str, condition: str = "1 = 1", *values: Any) -> int:
+    """Return how many rows of a table meet a condition, none if there is no such table."""
+    sql = f"SELECT count(*) FROM {{}} WHERE {condition}"  # noqa: S608 - conditions of this package
+    return select_value(pipeline, sql, table, *values) or 0
+
+
+def loaded_host(pipeline: dlt.Pipeline) -> str | None:
+    """Return the host of the account that the dataset holds, once `restore` was called."""
+    sources: dict[str, Any] = pipeline.state.get("sources", {})
+    host: str | None = sources.get(SCHEMA, {}).get("resources", {}).get("jobs", {}).get("host")
+    return host
+
+
+def refuse_other_account(pipeline: dlt.Pipeline, host: str) -> None:
+    """Raise `SettingsError` if the dataset holds the account of another host than `host`."""
+    loaded = loaded_host(pipeline) or host
+    if loaded != host:
+        raise SettingsError(
+            f"{pipeline.dataset_name} holds the account of {loaded}, not that of {host}.",
+            "Choose another dataset.",
+            setting="dataset",
+        )
