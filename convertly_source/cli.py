@@ -282,6 +282,7 @@ def account_settings(*, demo: bool) -> Iterator[dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; what a person can change is told in two lines."""
+    os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")  # before dlt looks there
     rows = Counter[str]()
     _stop_on_ctrl_c(rows)
     try:

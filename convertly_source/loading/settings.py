@@ -6,7 +6,6 @@ import dlt
 
 DEFAULTS: dict[str, Any] = {
     "runtime.intercept_signals": False,  # dlt would swallow a Ctrl-C that comes while it loads
-    "runtime.dlthub_telemetry": False,
     "load.truncate_staging_dataset": True,  # leave no second copy of a load behind
     "load.workers": 2,  # memory follows the number and the size of the files loaded at once
     "data_writer.disable_compression": True,  # of files that live for seconds
