@@ -47,7 +47,8 @@ from convertly_source.tables.schema import TABLES
 
 EXAMPLE = "SELECT job_type, status, count(*) AS jobs FROM {}.jobs GROUP BY 1, 2 ORDER BY 3 DESC"
 EXPLORE_PACKAGES = ("marimo", "altair")
-INSTALL_EXPLORE = f"pip install {'-e .' if IS_CHECKOUT else 'convertly-source'}[explore]"
+PACKAGE = '-e ".[explore]"' if IS_CHECKOUT else '"convertly-source[explore]"'
+INSTALL_EXPLORE = f"pip install {PACKAGE}"
 VENDORS_NAMES = {"api_key": "CONVERTLY_API_KEY", "base_url": "CONVERTLY_BASE_URL"}
 HINTS = {  # what the command line offers for a setting that stands in the way
     "api_key": "Or try the demo account: --demo.",

@@ -15,6 +15,12 @@ from typing import Any
 import duckdb
 import psycopg2
 import pytest
+from convertly_source.loading.loads import (
+    load_in_chunks,
+    pipeline_into,
+    refuse_other_account,
+    restore,
+)
 from dlt.pipeline.exceptions import PipelineStepFailed
 from helpers.history import Ask, assert_equal, schemas
 from helpers.lists import in_no_order
@@ -25,12 +31,6 @@ from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.errors import ResponseError, SettingsError, explained
 from convertly_source.loading.backfill import Place, Window, finish, load, plan, tiles, window
-from convertly_source.loading.loads import (
-    load_in_chunks,
-    pipeline_into,
-    refuse_other_account,
-    restore,
-)
 from convertly_source.reading.run import LAG
 
 Serve = Callable[..., DemoAPI]

@@ -13,6 +13,7 @@ from typing import Any
 import dlt
 import duckdb
 import pytest
+from convertly_source.loading.loads import configure
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from helpers.lists import SaysTooMany
@@ -30,7 +31,6 @@ from helpers.script import (
 
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply
-from convertly_source.loading.loads import configure
 from convertly_source.tables.schema import TABLES
 
 Serve = Callable[..., DemoAPI]
