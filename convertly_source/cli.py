@@ -54,6 +54,7 @@ HINTS = {  # what the command line offers for a setting that stands in the way
     "api_key": "Or try the demo account: --demo.",
     "dataset": "Use another --dataset, or load --full-refresh to replace what is there.",
     "state": "Or start over: load --full-refresh.",
+    "wait_seconds": "Or wait for it: load --wait SECONDS.",
     "table_format": "On the command line: --table-format.",
 }
 
@@ -108,6 +109,13 @@ def parser() -> Parser:
         default=PAGES_PER_CHUNK,
         help="pages per load, 0: all (default: %(default)s)",
     )
+    add(
+        "--wait",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="wait that long for another load to end (default: %(default)s)",
+    )
     add = backfill_.add_argument
     add("--start", help="oldest created_at to load (default: the day of the oldest job; UTC)")
     add("--end", help="created_at to load up to, not included (default: behind the newest job)")
@@ -136,6 +144,7 @@ def load(options: argparse.Namespace, rows: Counter[str]) -> None:
             pages_per_chunk=options.chunk_pages,
             full_refresh=options.full_refresh,
             views=options.models or options.open,
+            wait_seconds=options.wait,
             progress=Progress(),
             report=print,
             rows=rows,

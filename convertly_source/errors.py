@@ -4,18 +4,34 @@ ConvertlyError
 ├── SettingsError      change the settings, then run again           exit code 2
 ├── UnavailableError   wait, then run again: nothing is lost          exit code 3
 ├── ResponseError      report it: the API answered something undocumented  exit code 4
-└── LimitError         change the plan, or wait for the next period   exit code 5
+├── LimitError         change the plan, or wait for the next period   exit code 5
+└── BusyError          wait for another load to end                  exit code 1
 
 `UnavailableError` is one of dlt's transient errors, the others are terminal: dlt's retry helpers
 try the first again and give up on the others.
 """
 
+import re
 from collections.abc import Iterator
 from typing import ClassVar
 
 from dlt.common.configuration.exceptions import ConfigurationException
-from dlt.common.exceptions import DltException, TerminalException, TransientException
+from dlt.common.exceptions import (
+    DltException,
+    MissingDependencyException,
+    TerminalException,
+    TransientException,
+)
 from dlt.destinations.exceptions import DestinationConnectionError
+
+REFUSALS = (  # of databases that are there, as their drivers put it
+    "access denied",
+    "authentication failed",
+    "does not exist",
+    "no password supplied",
+    "permission denied",
+    "unknown database",
+)
 
 
 class ConvertlyError(DltException):
@@ -27,6 +43,17 @@ class ConvertlyError(DltException):
         super().__init__(message)
         self.remedy = remedy
         self.setting = setting  # the name of the setting to change, where there is one
+
+
+class BusyError(ConvertlyError):
+    """Another load into the same target is under way."""
+
+    def __init__(self, place: str, since: str | None = None) -> None:
+        super().__init__(
+            f"Another load into {place} is under way{f', since {since}' if since else ''}.",
+            "Run again when it has ended.",
+            setting="wait_seconds",
+        )
 
 
 class SettingsError(ConvertlyError, TerminalException):
@@ -55,19 +82,34 @@ class LimitError(ConvertlyError, TerminalException):
 
 def explained(error: BaseException) -> ConvertlyError | None:
     """Return the error that a person can act on, which dlt may have wrapped, else None."""
-    chain = list(causes(error))
-    for cause in chain:
+    for cause in causes(error):
         if isinstance(cause, ConvertlyError):
             return cause
         if isinstance(cause, ConfigurationException):
-            return SettingsError(_first_line(cause), "Correct the settings.")
+            # dlt lists each variable that it has looked for
+            variable = re.search(r"\bDESTINATION__[A-Z]+__CREDENTIALS", str(cause))
+            remedy = f"Set {variable[0]}." if variable else "Correct the settings."
+            return SettingsError(_first_line(cause), remedy)
+        if isinstance(cause, MissingDependencyException):
+            packages = " ".join(f'"{package}"' for package in cause.dependencies)
+            return ConvertlyError(f"{cause.caller} needs more packages.", f"pip install {packages}")
         if isinstance(cause, DestinationConnectionError):
-            return ConvertlyError(
-                f"The destination can't be used: {_first_line(chain[-1])}",
-                "Close what else holds the file, start the server, or correct the credentials; "
-                "then run again: what was read is kept.",
-            )
+            return destination_error(cause, "")
     return None
+
+
+def destination_error(error: BaseException, destination: str) -> ConvertlyError:
+    """Return the error for a destination that can't be used; retrying helps unless it refused."""
+    *_, reason = causes(error)
+    message = f"The destination can't be used: {_first_line(reason)}"
+    if any(word in str(reason).lower() for word in REFUSALS):
+        variable = f"DESTINATION__{destination.upper()}__CREDENTIALS" if destination else "it"
+        return SettingsError(message, f"Correct the credentials or rights: {variable}.")
+    return ConvertlyError(
+        message,
+        "Close what else holds the file, start the server, or correct the credentials; "
+        "then run again.",
+    )
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

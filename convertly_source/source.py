@@ -127,6 +127,7 @@ def convertly_source(
     results = dlt.mark.make_nested_hints(columns=list(RESULT_COLUMNS.values()))
     resource.apply_hints(nested_hints={"results": results})
     resource.custom_metrics["host"] = client.host
+    resource.custom_metrics["is_whole"] = not (status or start or end)
     return resource
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import dlt
@@ -15,17 +16,23 @@ from dlt.extract import DltSource
 from dlt.pipeline.helpers import retry_schema_update
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
-from convertly_source.loading.pending import finish_pending, note_target
+from convertly_source.loading import refresh
+from convertly_source.loading.locks import database_lock, file_lock
 from convertly_source.loading.settings import configure
 from convertly_source.loading.target import (
     Target,
     count_rows,
-    describe,
+    has_cursor,
+    is_lake,
     loaded_host,
     refuse_other_account,
+    repair_tables,
     restore,
+    stored_tables,
+    using,
+    working_folder,
 )
-from convertly_source.loading.views import create_views, drop_views, refuse_views
+from convertly_source.loading.views import create_views, refuse_views
 from convertly_source.tables.schema import TABLES
 
 PAGES_PER_CHUNK = 200
@@ -74,10 +81,10 @@ def load_account(
     target: Target,
     source: DltSource,
     *,
-    folder: str = "",
     pages_per_chunk: int = PAGES_PER_CHUNK,
     full_refresh: bool = False,
     views: bool = False,
+    wait_seconds: float = 0,
     progress: Collector = NULL_COLLECTOR,
     report: Callable[[str], None] = logger.info,
     rows: Counter[str] | None = None,
@@ -87,10 +94,10 @@ def load_account(
     Args:
         target: Where to load to.
         source: `convertly_source()`, with the settings of the account.
-        folder: Where the pipeline works; dlt's own folder if empty.
         pages_per_chunk: Pages of the API to load at a time, 0 for all at once.
-        full_refresh: Drop tables and state, and load everything again.
+        full_refresh: Load everything again, and delete what the account no longer has.
         views: Create the views for BI; `SettingsError` where the destination doesn't take them.
+        wait_seconds: How long to wait for another load into the same target to end.
         progress: Is told how many jobs were read.
         report: Is told in a sentence what else a person should know.
         rows: Counts the rows by table while they are loaded, for a caller that may be interrupted.
@@ -105,37 +112,66 @@ def load_account(
     configure(target.destination)
     rows = Counter() if rows is None else rows
     rows.update(dict.fromkeys(TABLES, 0))
-    can_count = target.destination != "filesystem"
-    pipeline = _prepared(target, folder, progress, is_refresh=full_refresh)
-    host = source.resources["jobs"].custom_metrics["host"]
-    if not full_refresh and loaded_host(pipeline) == DEMO_HOST != host:
+    with using(target):
+        place = target.place()
+    with _exclusive(target, place, progress, wait_seconds) as pipeline:
+        host = source.resources["jobs"].custom_metrics["host"]
+        was_loaded = "jobs" in stored_tables(pipeline)
+        if full_refresh or _must_refresh(pipeline, host, report):
+            refresh.begin(pipeline)
+        else:
+            refuse_other_account(pipeline, host)
+        can_count = not is_lake(pipeline)
+        jobs_before = count_rows(pipeline, "jobs") if can_count else 0
+        for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
+            rows.update(chunk.rows)
+            if was_loaded and chunk.info:
+                for sentence in _new_fields(chunk.info):
+                    report(sentence)
+        new_jobs = count_rows(pipeline, "jobs") - jobs_before if can_count else None
+        is_whole = source.resources["jobs"].custom_metrics["is_whole"]
+        if refresh.is_under_way(pipeline) and (full_refresh or is_whole):
+            refresh.finish(pipeline)
+        if can_count:
+            _create_results_table(pipeline)
+        if views:
+            create_views(pipeline)
+        return LoadResult(rows, new_jobs, place, pipeline.dataset_name)
+
+
+@contextmanager
+def _exclusive(
+    target: Target, place: str, progress: Collector, wait_seconds: float
+) -> Iterator[dlt.Pipeline]:
+    """Yield the pipeline of a target, restored from the destination, and no other load beside."""
+    folder = working_folder(place)
+    with file_lock(folder, place, wait_seconds):
+        pipeline = target.fresh_pipeline(folder, progress)
+        with ExitStack() as stack:
+            with using(target):
+                stack.enter_context(database_lock(pipeline, place, wait_seconds))
+                restore(pipeline)
+            yield pipeline
+
+
+def _must_refresh(pipeline: dlt.Pipeline, host: str, report: Callable[[str], None]) -> bool:
+    """Return whether what is in the destination can't be continued from; report why."""
+    if loaded_host(pipeline) == DEMO_HOST != host:
         report("Replacing the demo data with your account.")
-        full_refresh = True
-    if full_refresh:
-        drop_views(pipeline)
-    else:
-        refuse_other_account(pipeline, host)
-    was_loaded = not full_refresh and _has_rows(pipeline, "jobs")
-    jobs_before = count_rows(pipeline, "jobs") if can_count and was_loaded else 0
-    for chunk in load_in_chunks(pipeline, source, pages_per_chunk, full_refresh=full_refresh):
-        rows.update(chunk.rows)
-        if was_loaded and chunk.info:
-            for sentence in _new_fields(chunk.info):
-                report(sentence)
-    if can_count:
-        _create_results_table(pipeline)
-    if views:
-        create_views(pipeline)
-    new_jobs = count_rows(pipeline, "jobs") - jobs_before if can_count else None
-    return LoadResult(rows, new_jobs, describe(pipeline), pipeline.dataset_name)
+        return True
+    if is_lake(pipeline) or "jobs" not in stored_tables(pipeline):
+        return False
+    if missing := repair_tables(pipeline):
+        report(f"Missing in the destination: {', '.join(missing)}. Reading everything again.")
+        return True
+    if not count_rows(pipeline, "jobs") and has_cursor(pipeline):
+        report("The table jobs is empty. Reading everything again.")
+        return True
+    return False
 
 
 def load_in_chunks(
-    pipeline: dlt.Pipeline,
-    source: DltSource,
-    pages_per_chunk: int = PAGES_PER_CHUNK,
-    *,
-    full_refresh: bool = False,
+    pipeline: dlt.Pipeline, source: DltSource, pages_per_chunk: int = PAGES_PER_CHUNK
 ) -> Iterator[Chunk]:
     """Load all that the source has to give, some pages at a time; yield after each of these loads.
 
@@ -144,11 +180,11 @@ def load_in_chunks(
     jobs = source.resources["jobs"]
     if pages_per_chunk:
         jobs.add_limit(pages_per_chunk)
-    refresh: Any = "drop_sources" if full_refresh else None
+    drop: Any = refresh.take_drop(pipeline)
     is_complete = False
     while not is_complete:
-        pipeline.extract(source, refresh=refresh)
-        refresh = None
+        pipeline.extract(source, refresh=drop)
+        drop = None
         counts = pipeline.normalize().row_counts
         rows = {table: counts[table] for table in counts if not table.startswith("_dlt")}
         info = _load(pipeline)
@@ -164,28 +200,6 @@ def load_in_chunks(
 )
 def _load(pipeline: dlt.Pipeline) -> LoadInfo | None:
     return pipeline.load()
-
-
-def _prepared(
-    target: Target, folder: str, progress: Collector, *, is_refresh: bool
-) -> dlt.Pipeline:
-    """Return the pipeline, with the state of the destination and without pending packages.
-
-    The state of the working folder may be older, or that of another dataset or file.
-    """
-    pipeline = target.pipeline(folder, progress)
-    if not is_refresh:
-        finish_pending(pipeline)
-    pipeline.drop()
-    pipeline = target.pipeline(folder, progress)  # a dropped one keeps the folder it was made in
-    note_target(pipeline)
-    restore(pipeline)
-    return pipeline
-
-
-def _has_rows(pipeline: dlt.Pipeline, table: str) -> bool:
-    schema = pipeline.default_schema if pipeline.default_schema_name else None
-    return schema is not None and table in schema.data_table_names(seen_data_only=True)
 
 
 def _new_fields(info: LoadInfo) -> Iterator[str]:

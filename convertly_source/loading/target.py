@@ -1,18 +1,27 @@
 """Where the tables are, and what is stored there."""
 
+import hashlib
 import json
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import dlt
+from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.destination import Destination
 from dlt.common.destination.exceptions import DestinationUndefinedEntity, UnknownDestinationModule
+from dlt.common.exceptions import MissingDependencyException
+from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.common.runtime.collector import NULL_COLLECTOR
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.schema import Schema
 
-from convertly_source.errors import SettingsError
+from convertly_source.errors import ConvertlyError, SettingsError, destination_error
 
+NAME = "convertly"  # of the pipeline
 SCHEMA = "convertly"
 
 
@@ -24,7 +33,7 @@ class Target(NamedTuple):
 
     def pipeline(
         self,
-        folder: str = "",
+        folder: str | Path = "",
         progress: Collector = NULL_COLLECTOR,
         **destination_options: Any,
     ) -> dlt.Pipeline:
@@ -41,12 +50,45 @@ class Target(NamedTuple):
                 setting="destination",
             ) from error
         return dlt.pipeline(
-            "convertly",
-            folder,
+            NAME,
+            str(folder),
             destination=destination,
             dataset_name=self.dataset,
             progress=progress,
         )
+
+    def place(self) -> str:
+        """Return where the tables are, in words, without credentials."""
+        with TemporaryDirectory() as folder:
+            return describe(self.pipeline(folder))
+
+    def fresh_pipeline(self, folder: Path, progress: Collector) -> dlt.Pipeline:
+        """Return a pipeline that works in `folder`, without what an earlier load has left there.
+
+        What that one had not committed is read again, which is safe since every table is merged.
+        """
+        shutil.rmtree(folder / NAME, ignore_errors=True)
+        return self.pipeline(folder, progress)
+
+
+def working_folder(place: str) -> Path:
+    """Return the folder in which loads into a place work, one at a time."""
+    digest = hashlib.sha256(place.encode()).hexdigest()[:12]
+    return Path(get_dlt_pipelines_dir()) / f"{NAME}-{digest}"
+
+
+@contextmanager
+def using(target: Target) -> Iterator[None]:
+    """Raise `DestinationError` for whatever fails while a destination is reached.
+
+    Each driver has errors of its own for a server that is away, a wrong password or database.
+    """
+    try:
+        yield
+    except (ConvertlyError, ConfigurationException, MissingDependencyException):
+        raise
+    except Exception as error:
+        raise destination_error(error, target.destination) from error
 
 
 def describe(pipeline: dlt.Pipeline) -> str:
@@ -57,9 +99,13 @@ def describe(pipeline: dlt.Pipeline) -> str:
 def restore(pipeline: dlt.Pipeline) -> None:
     """Take state and schema from the destination."""
     pipeline.sync_destination()
-    is_lake = pipeline.destination.destination_type.endswith(".filesystem")
-    if not (pipeline.default_schema_name or is_lake):  # windows leave a schema without a state
-        restore_schema(pipeline)
+    if not (pipeline.default_schema_name or is_lake(pipeline)):
+        restore_schema(pipeline)  # windows leave a schema without a state
+
+
+def is_lake(pipeline: dlt.Pipeline) -> bool:
+    """Return whether the destination holds files, which can't be asked or changed by SQL."""
+    return pipeline.destination.destination_type.endswith(".filesystem")
 
 
 def restore_schema(pipeline: dlt.Pipeline) -> bool:
@@ -101,11 +147,33 @@ def count_rows(pipeline: dlt.Pipeline, table: str, condition: str = "1 = 1", *va
     return select_value(pipeline, sql, table, *values) or 0
 
 
+def stored_tables(pipeline: dlt.Pipeline) -> set[str]:
+    """Return the tables that were made, by the stored schema."""
+    if not pipeline.default_schema_name:
+        return set()
+    return set(pipeline.default_schema.data_table_names(seen_data_only=True))
+
+
+def repair_tables(pipeline: dlt.Pipeline) -> list[str]:
+    """Make tables and columns again that were dropped by hand; return the tables' names."""
+    tables = stored_tables(pipeline)
+    client: Any = pipeline.destination_client()
+    with client:
+        return sorted(client.update_stored_schema(only_tables=tables, force=True) or ())
+
+
 def loaded_host(pipeline: dlt.Pipeline) -> str | None:
     """Return the host of the account that the dataset holds, once `restore` was called."""
     sources: dict[str, Any] = pipeline.state.get("sources", {})
     host: str | None = sources.get(SCHEMA, {}).get("resources", {}).get("jobs", {}).get("host")
     return host
+
+
+def has_cursor(pipeline: dlt.Pipeline) -> bool:
+    """Return whether jobs were loaded, by the state."""
+    sources: dict[str, Any] = pipeline.state.get("sources", {})
+    jobs = sources.get(SCHEMA, {}).get("resources", {}).get("jobs", {})
+    return any(isinstance(scope, dict) and scope.get("cursor") for scope in jobs.values())
 
 
 def refuse_other_account(pipeline: dlt.Pipeline, host: str) -> None:
