@@ -8,6 +8,7 @@ import dlt
 from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
 from dlt.common.runtime.collector import NULL_COLLECTOR
+from dlt.common.schema.utils import has_table_seen_data
 from dlt.common.typing import TAnyDateTime, TSecretStrValue
 from dlt.extract import DltResource
 from dlt.extract.hints import TResourceHints
@@ -53,7 +54,7 @@ def convertly_source(
     keep_signed_urls: bool = False,  # noqa: FBT001, FBT002 - an argument of the public interface
     requests_per_minute: float | None = None,
     table_format: Literal["delta", "iceberg"] | None = None,
-) -> DltResource:
+) -> list[DltResource]:
     """Load the jobs of a Convertly account, as they are at the time of each run.
 
     The tables are `jobs`, its child `jobs__results`, `rejected_jobs` (jobs that can't be stored)
@@ -79,7 +80,8 @@ def convertly_source(
             plain files, so each run would duplicate its rows.
 
     Returns:
-        The source, with the resource `jobs`.
+        The source, with the resources `jobs`, `rejected_jobs` and `removed_jobs`. One reading of
+        the account feeds all three: select `jobs` with the others.
 
     Raises:
         SettingsError: A setting is missing or has a value that is not allowed. While the account
@@ -104,38 +106,52 @@ def convertly_source(
     def new_run(state: RunState, window: tuple[datetime, datetime]) -> IncrementalRun:
         return IncrementalRun(Listing(client, page_size, max_connections), status, state, window)
 
-    reader = AccountReader(client, mapper, new_run, status, can_merge=bool(table_format))
+    reader = AccountReader(client, mapper, new_run, status, table_format)
     window = Created("created_at", initial_value=start, end_value=end)
 
     def jobs(created_at: Created = window) -> Iterator[Any]:
         yield from reader.read(created_at)
 
-    resource = dlt.resource(jobs, name="jobs")
-    for table, columns, key in (
-        ("rejected_jobs", REJECTED_COLUMNS, "fingerprint"),
-        ("removed_jobs", REMOVED_COLUMNS, "id"),
-        (None, JOB_COLUMNS, "id"),
+    resources = list[DltResource]()
+    for table, rows, columns, key in (
+        ("jobs", jobs, JOB_COLUMNS, "id"),
+        ("rejected_jobs", reader.side_table("rejected_jobs"), REJECTED_COLUMNS, "fingerprint"),
+        ("removed_jobs", reader.side_table("removed_jobs"), REMOVED_COLUMNS, "id"),
     ):
+        resource = dlt.resource(rows, name=table)
         resource.apply_hints(
-            table_name=table,
             columns=columns,
             primary_key=key,
             write_disposition="merge",
             table_format=table_format,
-            create_table_variant=table is not None,
         )
+        resources.append(resource)
     results = dlt.mark.make_nested_hints(columns=list(RESULT_COLUMNS.values()))
-    resource.apply_hints(nested_hints={"results": results})
-    resource.custom_metrics["host"] = client.host
-    resource.custom_metrics["is_whole"] = not (status or start or end)
-    return resource
+    resources[0].apply_hints(nested_hints={"results": results})
+    resources[0].custom_metrics["host"] = client.host
+    resources[0].custom_metrics["is_whole"] = not (status or start or end)
+    return resources
+
+
+class Feed:
+    """What passes between the resources of one source during one extract."""
+
+    def __init__(self, source_state: object) -> None:
+        self.source_state = source_state  # dlt makes a new one for each extract
+        self.readers = 0  # that have not come to their end
+        self.was_read = False
+        self.side_states: dict[str, dict[str, Any]] = {}  # of the side tables that are selected
+        self.side_rows: dict[str, list[dict[str, Any]]] = {}
 
 
 class AccountReader:
-    """Reads an account for the resource `jobs`, in as many extracts as its runs take.
+    """Reads an account for the resource `jobs`, and keeps the rows of the side tables for theirs.
 
-    `add_limit` ends an extract between two pages; the next one then continues the same run, if
-    the state that the first one left was loaded.
+    `jobs` reads in as many extracts as its runs take: `add_limit` ends an extract between two
+    pages, and the next one continues the same run if the state that the first one left was
+    loaded. In each extract the side tables wait until `jobs` has stopped, and then yield all their
+    rows at once. While they wait they yield None, which dlt passes over; so it doesn't matter in
+    which order dlt asks the resources.
     """
 
     def __init__(
@@ -144,33 +160,76 @@ class AccountReader:
         mapper: RecordMapper,
         new_run: Callable[[RunState, tuple[datetime, datetime]], IncrementalRun],
         status: str | None,
-        *,
-        can_merge: bool,
+        table_format: str | None,
     ) -> None:
-        self._client, self._mapper, self._new_run = client, mapper, new_run
-        self._status, self._can_merge = status, can_merge
+        self._client = client
+        self._mapper = mapper
+        self._new_run = new_run
+        self._status = status
+        self._table_format = table_format
         self._stopped: dict[object, IncrementalRun] = {}
+        self._current_feed = Feed(None)
 
     def read(self, created_at: Created) -> Iterator[Any]:
-        """Yield rows for dlt, and keep the state of the run in that of the resource."""
+        """Yield rows of `jobs`, and keep the state of the run in that of the resource."""
+        if _destination_type() == "filesystem" and not self._table_format:
+            raise SettingsError(
+                "dlt can't merge into plain files, so each run would duplicate its rows.",
+                f"Set table_format to one of: {', '.join(TABLE_FORMATS)}.",
+                setting="table_format",
+            )
+        feed = self._feed()
+        feed.readers += 1
+        feed.was_read = True
+        try:
+            yield None  # the side tables begin to wait
+            yield from self._read(created_at, feed)
+        finally:
+            feed.readers -= 1
+
+    def side_table(self, table: str) -> Callable[[], Iterator[Any]]:
+        """Return the generator of a table that is filled by the reading of `jobs`."""
+
+        def rows() -> Iterator[Any]:
+            feed = self._feed()
+            feed.side_states[table] = dlt.current.resource_state()
+            yield None  # the reading begins
+            if not feed.was_read:
+                raise SettingsError(
+                    f"The resource {table} is filled by the reading of jobs.",
+                    f'Select both: source.with_resources("jobs", "{table}").',
+                )
+            while feed.readers:
+                yield None
+            if found := feed.side_rows.pop(table, None):
+                yield dlt.mark.with_hints(found, _file_format())
+            else:
+                yield _empty_table()
+
+        return rows
+
+    def _feed(self) -> Feed:
+        source_state = dlt.current.source_state()
+        if self._current_feed.source_state is not source_state:
+            self._current_feed = Feed(source_state)
+        return self._current_feed
+
+    def _read(self, created_at: Created, feed: Feed) -> Iterator[Any]:
         window = created_at.initial_value or BEGINNING, created_at.end_value or END
-        state = self._state("window" if created_at.end_value else self._status or "all")
-        stopped = self._stopped.pop(_resume_point(window, state), None)
-        is_first = stopped is None and (bool(created_at.end_value) or not state)
-        if is_first:
+        states = dlt.current.resource_state()
+        states["host"] = self._client.host  # two accounts in one dataset would spoil each other
+        scope = "window" if created_at.end_value else self._status or "all"
+        state: RunState = states.setdefault(scope, {})
+        if not state:
             state.update(new_state())
         _check_state(state)
-        run = stopped or self._new_run(state, window)
-        states = dlt.current.resource_state()
-        recorded: list[str] = [] if created_at.end_value else states.setdefault("rejected", [])
+        run = self._stopped.pop(_resume_point(window, state), None) or self._new_run(state, window)
         metrics = dlt.current.resource_metrics()
         metrics["is_complete"] = False
         # The run reads exactly this range, so dlt filters no rows by it.
         created_at.advance(state["cursor"])  # type: ignore[arg-type]  # None is allowed
         try:
-            for rows in self._rows(run, recorded):
-                is_first = False
-                yield rows
+            yield from self._rows(run, feed)
         except GeneratorExit:
             self._stopped[_resume_point(window, run.state)] = run
             raise
@@ -178,29 +237,25 @@ class AccountReader:
             state.update(run.state)
             created_at.advance(state["cursor"])  # type: ignore[arg-type]  # None is allowed
         state["jobs_read"] = 0
-        if created_at.end_value:
-            del dlt.current.resource_state()["window"]
+        if scope == "window":
+            del states[scope]
         metrics["is_complete"] = True
-        if is_first:
-            yield dlt.mark.materialize_table_schema()
+        yield _empty_table()
 
-    def _state(self, name: str) -> RunState:
-        """Return the state that the last run left, empty before the first one."""
-        states = dlt.current.resource_state()
-        states["host"] = self._client.host  # two accounts in one dataset would spoil each other
-        state: RunState = states.setdefault(name, {})
-        return state
-
-    def _rows(self, run: IncrementalRun, recorded: list[str]) -> Iterator[Any]:
-        """Yield what a run finds as rows of tables, each table's first ones with its hints."""
-        hints = {"jobs": _load_files(can_merge=self._can_merge)}
+    def _rows(self, run: IncrementalRun, feed: Feed) -> Iterator[Any]:
+        """Yield what a run finds as rows of `jobs`; the first ones name their file format."""
+        mark: Callable[..., Any] | None = dlt.mark.with_hints
         show_progress = _progress()
+        file_format = _file_format()
         for changes in run.changes:
             show_progress("Jobs read", changes.jobs_read, run.listing.expected)
             for table, rows in self._mapper.tables(changes):
-                new = _not_recorded(rows, recorded) if table == "rejected_jobs" else rows
-                if new:
-                    yield _marked(table, new, hints.pop(table, None))
+                if table == "jobs" and rows:
+                    yield mark(rows, file_format) if mark else rows
+                    mark = None
+                elif table in feed.side_states:
+                    new = _not_recorded(table, rows, feed.side_states[table])
+                    feed.side_rows.setdefault(table, []).extend(new)
 
 
 def _resume_point(window: object, state: Any) -> object:
@@ -217,30 +272,40 @@ def _check_state(state: RunState) -> None:
         )
 
 
-def _not_recorded(rejected: list[dict[str, Any]], recorded: list[str]) -> list[dict[str, Any]]:
-    """Return the rows that no earlier run has recorded, and note that they are recorded now."""
-    new = {row["fingerprint"]: row for row in rejected if row["fingerprint"] not in recorded}
+def _not_recorded(
+    table: str, rows: list[dict[str, Any]], state: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the rows of a side table that no earlier run has recorded; note them as recorded."""
+    if table != "rejected_jobs":
+        return rows
+    recorded: list[str] = state.setdefault("recorded", [])
+    new = {row["fingerprint"]: row for row in rows if row["fingerprint"] not in recorded}
     recorded.extend(new)
     return list(new.values())
 
 
-def _load_files(*, can_merge: bool) -> TResourceHints:
-    """Choose the format of load files: DuckDB reads Parquet far faster than dlt's INSERTs."""
-    destination = _destination_type()
-    if destination == "filesystem" and not can_merge:
-        raise SettingsError(
-            "dlt can't merge into plain files, so each run would duplicate its rows.",
-            f"Set table_format to one of: {', '.join(TABLE_FORMATS)}.",
-            setting="table_format",
-        )
-    is_duckdb = destination in ("duckdb", "motherduck")
+def _empty_table() -> Any:
+    """Return the item that makes the table of the running resource, None if it is there.
+
+    Where a merge is an upsert (Delta, Iceberg), dlt would hash the key of an empty row; so there
+    the table goes into the schema as one that has had rows.
+    """
+    schema = dlt.current.source_schema()
+    table = dlt.current.resource().compute_table_schema()
+    name = schema.naming.normalize_tables_path(str(table["name"]))
+    if has_table_seen_data(schema.tables.get(name, {})):
+        return None
+    if table.get("table_format") in TABLE_FORMATS:
+        for column in ("_dlt_id", "_dlt_load_id"):
+            table["columns"][column] = {"name": column, "data_type": "text", "nullable": False}
+        schema.update_table({**table, "name": name, "x-normalizer": {"seen-data": True}})
+    return dlt.mark.materialize_table_schema()
+
+
+def _file_format() -> TResourceHints:
+    """Return the format of load files: DuckDB reads Parquet far faster than dlt's INSERTs."""
+    is_duckdb = _destination_type() in ("duckdb", "motherduck")
     return dlt.mark.make_hints(file_format="parquet" if is_duckdb else "preferred")
-
-
-def _marked(table: str, rows: list[dict[str, Any]], hints: TResourceHints | None) -> Any:
-    if hints:  # with its first rows a table is made
-        return dlt.mark.with_hints(rows, hints)
-    return dlt.mark.with_table_name(rows, table)
 
 
 def _progress() -> Callable[..., None]:
