@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -70,12 +69,12 @@ def convertly_jobs() -> None:
 
     @task(max_active_tis_per_dag=1)  # runs of a backfill are not held to max_active_runs
     def load_jobs(params: Any = None) -> dict[str, int]:
-        with convertly(params) as (target, settings), TemporaryDirectory() as folder:
+        with convertly(params) as (target, settings):
             from convertly_source import convertly_source
             from convertly_source.loading import load_account
 
             source = convertly_source(start_date=params["start_date"], **settings)
-            result = load_account(target, source, folder=folder, views=params["models"])
+            result = load_account(target, source, views=params["models"])
             return dict(result.rows)
 
     load_jobs()

@@ -6,7 +6,7 @@ is kept apart: each has a staging dataset of its own, which it drops, and leaves
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, time, timedelta, timezone
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -21,12 +21,15 @@ from dlt.common.typing import TAnyDateTime
 from convertly_source.api.client import FINAL_STATUSES
 from convertly_source.errors import ResponseError, SettingsError
 from convertly_source.loading.load import load_in_chunks
+from convertly_source.loading.locks import database_lock, file_lock
 from convertly_source.loading.target import (
     Target,
     count_rows,
+    describe,
     refuse_other_account,
     restore_schema,
     select_value,
+    working_folder,
 )
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import BEGINNING
@@ -127,7 +130,10 @@ def load_window(
     source = convertly_source(start_date=window.start, end_date=window.end, **settings)
     layout = f"%s_staging_{window.name}"
     rows = Counter(dict.fromkeys(TABLES, 0))
-    with _stateless(target, progress, staging_dataset_name_layout=layout) as pipeline:
+    with (
+        _stateless(target, progress, staging_dataset_name_layout=layout) as pipeline,
+        _beside_other_windows(target, pipeline),
+    ):
         restore_schema(pipeline)
         try:
             for chunk in load_in_chunks(pipeline, source):
@@ -187,6 +193,22 @@ def _stateless(
         pipeline = target.pipeline(folder, progress, **destination_options)
         pipeline.config.restore_from_destination = False
         yield pipeline
+
+
+@contextmanager
+def _beside_other_windows(target: Target, pipeline: dlt.Pipeline) -> Iterator[None]:
+    """Keep ordinary loads out meanwhile, and other windows where there is only one writer.
+
+    Raise `BusyError` if a load is under way.
+    """
+    place = describe(pipeline)
+    with ExitStack() as stack:
+        if target.destination in ONE_WRITER:
+            stack.enter_context(file_lock(working_folder(place), place))
+            stack.enter_context(database_lock(pipeline, place))
+        else:
+            stack.enter_context(database_lock(pipeline, place, is_shared=True))
+        yield
 
 
 def _count_before(listing: Listing, timestamp: datetime) -> int:

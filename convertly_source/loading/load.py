@@ -25,6 +25,7 @@ from convertly_source.loading.target import (
     has_cursor,
     is_lake,
     loaded_host,
+    refuse_ambiguous_name,
     refuse_other_account,
     repair_tables,
     restore,
@@ -147,6 +148,7 @@ def _exclusive(
     folder = working_folder(place)
     with file_lock(folder, place, wait_seconds):
         pipeline = target.fresh_pipeline(folder, progress)
+        refuse_ambiguous_name(pipeline)
         with ExitStack() as stack:
             with using(target):
                 stack.enter_context(database_lock(pipeline, place, wait_seconds))

@@ -12,11 +12,16 @@ from filelock import FileLock, Timeout
 
 from convertly_source.errors import BusyError
 
+LOCKS = {  # try to lock a name
+    "postgres": "SELECT pg_try_advisory_xact_lock{}(hashtextextended(%s, 0))",
+    "mysql": "SELECT GET_LOCK(%s, 0)",
+    "mariadb": "SELECT GET_LOCK(%s, 0)",
+}
 POLL_SECONDS = 1.0  # between two tries to get the lock of a database
 
 
 @contextmanager
-def file_lock(folder: Path, place: str, wait_seconds: float) -> Iterator[None]:
+def file_lock(folder: Path, place: str, wait_seconds: float = 0) -> Iterator[None]:
     """Hold the lock of a working folder; the system releases it when the holder is killed.
 
     Raise `BusyError` if another load still holds it after `wait_seconds`.
@@ -32,23 +37,26 @@ def file_lock(folder: Path, place: str, wait_seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def database_lock(pipeline: dlt.Pipeline, place: str, wait_seconds: float) -> Iterator[None]:
+def database_lock(
+    pipeline: dlt.Pipeline, place: str, wait_seconds: float = 0, *, is_shared: bool = False
+) -> Iterator[None]:
     """Hold the lock that the database itself has for a dataset, where it has one.
 
     PostgreSQL and MariaDB have: it is held by a connection of its own, and released when that one
-    ends. On PostgreSQL it belongs to a transaction, so that it also holds through a pooler.
-    Raise `BusyError` if another load still holds it after `wait_seconds`.
+    ends. On PostgreSQL it belongs to a transaction, so that it also holds through a pooler, and
+    several loads may share it. Raise `BusyError` if it is not free after `wait_seconds`.
     """
-    client: Any = pipeline.sql_client()
-    lock = {"postgres": _postgres_lock, "mysql": _mariadb_lock, "mariadb": _mariadb_lock}.get(
-        _dialect(pipeline)
-    )
-    if not lock:
+    statement = LOCKS.get(_dialect(pipeline))
+    if not statement:
         yield
         return
+    client: Any = pipeline.sql_client()
+    sql = statement.format("_shared" if is_shared else "")
     deadline = monotonic() + wait_seconds
     with client, client.begin_transaction():
-        while not lock(client, f"convertly:{pipeline.dataset_name}"):
+        if "pg_" in sql:
+            client.execute_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+        while not client.execute_sql(sql, f"convertly:{pipeline.dataset_name}")[0][0]:
             if monotonic() >= deadline:
                 raise BusyError(place)
             sleep(min(POLL_SECONDS, max(0, deadline - monotonic())))
@@ -63,13 +71,3 @@ def _dialect(pipeline: dlt.Pipeline) -> str:
         client: Any = pipeline.sql_client()
         return str(client.dialect_name)
     return kind
-
-
-def _postgres_lock(client: Any, name: str) -> bool:
-    client.execute_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-    sql = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
-    return bool(client.execute_sql(sql, name)[0][0])
-
-
-def _mariadb_lock(client: Any, name: str) -> bool:
-    return bool(client.execute_sql("SELECT GET_LOCK(%s, 0)", name)[0][0])

@@ -71,6 +71,18 @@ class Target(NamedTuple):
         return self.pipeline(folder, progress)
 
 
+def refuse_ambiguous_name(pipeline: dlt.Pipeline) -> None:
+    """Raise `SettingsError` if DuckDB couldn't tell the dataset from the file it is in."""
+    config: Any = pipeline.destination_client().config
+    is_duckdb = pipeline.destination.destination_type.endswith(".duckdb")
+    if is_duckdb and Path(config.credentials.database).stem == pipeline.dataset_name:
+        raise SettingsError(
+            f"The dataset and the DuckDB file are both named {pipeline.dataset_name}.",
+            "Use another name for one of them.",
+            setting="dataset",
+        )
+
+
 def working_folder(place: str) -> Path:
     """Return the folder in which loads into a place work, one at a time."""
     digest = hashlib.sha256(place.encode()).hexdigest()[:12]

@@ -1,0 +1,95 @@
+"""Loads as processes of their own, at the same time or killed, and what they leave behind."""
+
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
+from convertly_source.loading import Target
+from helpers.model import summary
+from helpers.script import command
+from helpers.warehouse import Place
+
+Loaded = dict[str, tuple[str, int]]
+
+
+class Loader:
+    """Starts loads of an account into one dataset, on as many machines as it is told.
+
+    A machine is a data folder of its own: nothing but the database is shared.
+    """
+
+    def __init__(self, api: DemoAPI, place: Place, folder: Path) -> None:
+        self.api = api
+        self._place = place
+        self._folder = folder
+
+    def start(self, *arguments: str, machine: str = "one") -> "subprocess.Popen[str]":
+        """Start a load in small chunks."""
+        environment = {
+            "CONVERTLY_API_KEY": DEMO_KEY,
+            "CONVERTLY_BASE_URL": self.api.url,
+            "DLT_DATA_DIR": str(self._folder / machine),
+            "PYTHONWARNINGS": "ignore",  # SQLAlchemy's, of dlt's merge
+            **self._place.settings,
+        }
+        chunks = ("--chunk-pages", "3")
+        return subprocess.Popen(
+            **command(*self._place.arguments, *chunks, *arguments, **environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, *arguments: str, machine: str = "one") -> tuple[int, str, list[str]]:
+        """Load to the end; return the exit code, the output, and the lines for a person."""
+        return end(self.start(*arguments, machine=machine))
+
+    def select(self, sql: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a query, in which `{table}` is a table of the dataset."""
+        _, dataset, _, destination, *_ = self._place.arguments
+        pipeline = Target(destination, dataset).pipeline(self._folder / "reader")
+        with pipeline.sql_client() as client:
+            tables = {
+                name: client.make_qualified_table_name(name)
+                for name in ("jobs", "jobs__results", "removed_jobs", "my_view")
+            }
+            rows = client.execute_sql(sql.format(**tables))
+            return [tuple(row) for row in rows or []]
+
+    def loaded(self) -> Loaded:
+        """Return each job that is loaded, with its status and the number of its results."""
+        results = dict(self.select("SELECT job_id, count(*) FROM {jobs__results} GROUP BY 1"))
+        jobs = self.select("SELECT id, status FROM {jobs}")
+        assert not [key for key, count in Counter(key for key, _ in jobs).items() if count > 1]
+        assert set(results) <= {key for key, _ in jobs}
+        return {key: (status, results.get(key, 0)) for key, status in jobs}
+
+    def assert_equal(self) -> None:
+        """Compare the warehouse with the account; what is no longer listed is in removed_jobs."""
+        loaded, listed = self.loaded(), expected(self.api.account)
+        removed = {key for (key,) in self.select("SELECT id FROM {removed_jobs}")}
+        assert {key: value for key, value in loaded.items() if key in listed} == listed
+        assert set(loaded) - set(listed) <= removed
+        assert not removed & set(listed)
+
+
+def end(process: "subprocess.Popen[str]") -> tuple[int, str, list[str]]:
+    """Wait for a load; return the exit code, the output, and the lines for a person."""
+    output, errors = process.communicate()
+    lines = [line for line in errors.splitlines() if not line.endswith(" jobs read")]
+    return process.returncode, output, lines
+
+
+def expected(account: DemoAccount) -> Loaded:
+    """Return what must be loaded of an account."""
+    return {job["id"]: (job["status"], len(summary(job)[-1])) for job in account.jobs}
+
+
+def live(account: DemoAccount, chance: Any) -> None:
+    """Let some jobs be created, end and be cancelled."""
+    for _ in range(5):
+        account.create()
+    for job in chance.sample(account.unfinished(), 3):
+        account.finish(job)
+    account.cancel(account.unfinished()[0])

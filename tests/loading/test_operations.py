@@ -1,0 +1,182 @@
+"""What happens around a load: other loads, kills, refreshes, and hands in the destination.
+
+OPERATIONS_TRIES sets how often what depends on timing is tried.
+"""
+
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+
+import pytest
+from helpers.operations import Loader, end, expected, live
+from helpers.script import kill
+from helpers.warehouse import Place
+
+from convertly_source.demo import DemoAccount, DemoAPI
+
+pytestmark = pytest.mark.slow
+Serve = Callable[..., DemoAPI]
+TRIES = range(int(os.environ.get("OPERATIONS_TRIES", "2")))
+DATABASES = pytest.mark.parametrize(
+    "place", ["duckdb", "postgres", "sqlalchemy on mariadb"], indirect=True
+)
+SERVERS = pytest.mark.parametrize("place", ["postgres", "sqlalchemy on mariadb"], indirect=True)
+
+
+@pytest.fixture
+def loader(serve: Serve, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
+    """Load a demo account whose API takes its time into an empty dataset."""
+    for name, value in place.settings.items():
+        monkeypatch.setenv(name, value)
+    loader = Loader(serve(DemoAccount(1200)), place, tmp_path)
+    loader.api.before_answer = lambda _: time.sleep(0.02)
+    return loader
+
+
+@contextmanager
+def held_back(api: DemoAPI) -> Iterator[None]:
+    """Let the API answer nothing in the meantime."""
+    is_over = Event()
+
+    def wait(_: dict[str, str]) -> None:
+        is_over.wait()
+
+    api.fault = wait
+    yield
+    api.fault = lambda _: None
+    is_over.set()
+
+
+@DATABASES
+@pytest.mark.parametrize("seed", TRIES)
+def test_a_killed_refresh_leaves_nothing_less(loader: Loader, seed: int) -> None:
+    """Killed at any moment of a full refresh, the next ordinary load gives the account."""
+    chance = random.Random(seed)
+    assert loader.run()[0] == 0
+    loader.assert_equal()
+    for _ in range(2):
+        process = loader.start("--full-refresh")
+        try:
+            process.communicate(timeout=chance.uniform(1.5, 6))
+        except subprocess.TimeoutExpired:
+            kill(process)
+            process.communicate()
+        assert len(loader.loaded()) >= 1200
+        live(loader.api.account, chance)
+    code, _, lines = loader.run()
+    assert code == 0, lines
+    loader.assert_equal()
+
+
+@DATABASES
+def test_a_second_load_is_told_or_waits(loader: Loader) -> None:
+    """While a load is under way a second one ends with 1 in two lines; with --wait it follows."""
+    with held_back(loader.api):
+        first = loader.start()
+        while not loader.api.requests:
+            time.sleep(0.01)
+        code, output, lines = loader.run()
+        assert (code, output, len(lines)) == (1, "", 2)
+        assert "is under way, since" in lines[0]
+        assert "--wait" in lines[1]
+        second = loader.start("--wait", "60")
+    assert (end(first)[0], end(second)[0]) == (0, 0)
+    loader.assert_equal()
+
+
+@SERVERS
+@pytest.mark.parametrize("seed", TRIES)
+def test_two_machines_leave_the_account(loader: Loader, seed: int) -> None:
+    """Two loads at once from two machines each end with 0 or two lines, and one more heals all."""
+    chance = random.Random(seed)
+    assert loader.run()[0] == 0
+    for _ in range(2):
+        live(loader.api.account, chance)
+        first = loader.start(machine="one")
+        time.sleep(chance.uniform(0, 2.2))
+        second = loader.start(machine="two")
+        for code, _, lines in (end(first), end(second)):
+            assert (code, len(lines)) in ((0, 0), (1, 2)), lines
+    assert loader.run()[0] == 0
+    loader.assert_equal()
+
+
+@SERVERS
+def test_a_killed_holder_holds_nobody_back(loader: Loader) -> None:
+    """The lock of a load that was killed is free at once, on its machine and on another."""
+    with held_back(loader.api):
+        first = loader.start()
+        while not loader.api.requests:
+            time.sleep(0.01)
+        assert loader.run(machine="two")[0] == 1
+        kill(first)
+        first.communicate()
+    assert loader.run("--wait", "5", machine="two")[0] == 0
+    assert loader.run()[0] == 0
+    loader.assert_equal()
+
+
+@pytest.mark.parametrize("place", ["duckdb"], indirect=True)
+@pytest.mark.parametrize("seed", TRIES)
+def test_two_datasets_at_once_stay_apart(
+    serve: Serve, loader: Loader, tmp_path: Path, seed: int
+) -> None:
+    """Two accounts loaded at once on one machine each end in their own dataset."""
+    other_place = Place(
+        ["--dataset", "other", "--destination", "duckdb"],
+        {"DESTINATION__DUCKDB__CREDENTIALS": str(tmp_path / "second.duckdb")},
+    )
+    other = Loader(serve(DemoAccount(900, seed=1)), other_place, tmp_path)
+    first = loader.start()
+    time.sleep(random.Random(seed).uniform(0, 1))
+    second = other.start()
+    for code, _, lines in (end(first), end(second)):
+        assert code == 0, lines
+    assert loader.loaded() == expected(loader.api.account)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in other_place.settings.items():
+            patch.setenv(name, value)
+        assert other.loaded() == expected(other.api.account)
+
+
+@DATABASES
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DROP TABLE {jobs__results}",
+        "DROP TABLE {jobs}",
+        "DELETE FROM {jobs}",
+        "ALTER TABLE {jobs} DROP COLUMN progress",
+        "DROP TABLE {removed_jobs}",
+    ],
+)
+def test_what_is_damaged_by_hand_is_healed(loader: Loader, damage: str) -> None:
+    """A table or column that was dropped, or a table that was emptied, is filled again."""
+    assert loader.run()[0] == 0
+    loader.select(damage)
+    live(loader.api.account, random.Random(0))
+    code, output, lines = loader.run()
+    assert code == 0, lines
+    assert "Reading everything again." in output
+    loader.assert_equal()
+    progress = loader.select("SELECT count(progress) FROM {jobs}")
+    assert progress == [(len(loader.loaded()),)]
+    assert "Loaded 0 jobs" in loader.run()[1]
+
+
+@pytest.mark.parametrize("place", ["duckdb", "postgres"], indirect=True)
+def test_a_view_of_a_user_stays_after_a_refresh(loader: Loader) -> None:
+    """A user's view on the tables neither stops a full refresh nor is lost by it."""
+    assert loader.run()[0] == 0
+    loader.select("CREATE VIEW {my_view} AS SELECT id FROM {jobs}")
+    loader.api.account.create()
+    assert loader.run("--full-refresh")[0] == 0
+    assert loader.select("SELECT count(*) FROM {my_view}") == [(1201,)]
+    loader.api.account.create()
+    assert loader.run()[0] == 0
+    loader.assert_equal()
