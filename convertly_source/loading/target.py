@@ -79,7 +79,6 @@ def refuse_ambiguous_name(pipeline: dlt.Pipeline) -> None:
         raise SettingsError(
             f"The dataset and the DuckDB file are both named {pipeline.dataset_name}.",
             "Use another name for one of them.",
-            setting="dataset",
         )
 
 
