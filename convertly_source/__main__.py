@@ -42,7 +42,7 @@ def check() -> Iterator[str]:
         yield f"{listing.total:,} jobs, in no order of age: each run will read all of them."
     else:
         order = "newest" if listing.is_newest_first else "oldest"
-        ages = listing.search(BEGINNING).oldest, listing.first.youngest
+        ages = listing.search(BEGINNING).oldest, listing.newest_page.youngest
         since, until = (f"{age:%Y-%m-%d %H:%M:%S}" for age in ages)
         yield f"{listing.total:,} jobs, {order} first, created from {since} to {until} UTC."
 

@@ -191,7 +191,7 @@ class AccountReader:
         hints = {"jobs": _load_files(can_merge=self._can_merge)}
         show_progress = _progress()
         for changes in run.changes:
-            show_progress("Jobs read", changes.jobs_read, run.listing.expected)
+            show_progress("Jobs read", changes.jobs_read, run.expected)
             for table, rows in self._mapper.tables(changes):
                 new = _not_recorded(rows, recorded) if table == "rejected_jobs" else rows
                 if new:

@@ -118,7 +118,7 @@ def plan(
     whole = Window(
         parse_timestamp("start", start) or datetime.combine(oldest, time(), UTC),
         parse_timestamp("end", end)
-        or max(listing.first.youngest, NO_JOBS.start) + timedelta.resolution,
+        or max(listing.newest_page.youngest, NO_JOBS.start) + timedelta.resolution,
     )
     if whole.start >= whole.end:
         raise SettingsError(f"end can't be {whole.end}.", f"It must be after {whole.start}.")
@@ -158,7 +158,7 @@ def finish(whole: Window, place: Place) -> Handover:
 
 
 def count_listed(listing: Listing, window: Window) -> int:
-    """Count the account's jobs of a window, by their ranks.
+    """Count the account's jobs of a window, by their positions.
 
     Both numbers are of the jobs before a moment, so jobs that are created meanwhile are in
     neither, and one that vanishes between makes the count smaller, not greater.
@@ -176,8 +176,7 @@ def count_loaded(pipeline: dlt.Pipeline, window: Window) -> int:
 
 
 def _count_before(listing: Listing, age: datetime) -> int:
-    page = listing.search(age)
-    return page.total - page.rank - sum(job.age >= age for job in page.jobs)
+    return listing.search(age).count_before(age)
 
 
 def _oldest_open(pipeline: dlt.Pipeline, window: Window) -> datetime:
