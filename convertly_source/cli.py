@@ -246,7 +246,7 @@ def check_settings(_: argparse.Namespace, __: Counter[str]) -> None:
         print(f"{listing.total:,} jobs, in no order: each run will read all of them.")
     else:
         order = "newest" if listing.is_newest_first else "oldest"
-        bounds = listing.search(BEGINNING).oldest, listing.first.youngest
+        bounds = listing.search(BEGINNING).oldest, listing.newest_page.youngest
         since, until = (f"{timestamp:%Y-%m-%d %H:%M:%S}" for timestamp in bounds)
         print(f"{listing.total:,} jobs, {order} first, created from {since} to {until} UTC.")
 

@@ -248,7 +248,7 @@ class AccountReader:
         show_progress = _progress()
         file_format = _file_format()
         for changes in run.changes:
-            show_progress("Jobs read", changes.jobs_read, run.listing.expected)
+            show_progress("Jobs read", changes.jobs_read, run.expected)
             for table, rows in self._mapper.tables(changes):
                 if table == "jobs" and rows:
                     yield mark(rows, file_format) if mark else rows

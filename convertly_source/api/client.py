@@ -3,6 +3,8 @@
 import re
 import sys
 from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -53,6 +55,7 @@ class Answer(NamedTuple):
     jobs: list[Job]
     offset: int
     total: int
+    date: datetime | None = None  # the server's clock, in whole seconds, where the answer has it
 
 
 class JobsClient:
@@ -111,7 +114,8 @@ class JobsClient:
         if response.status_code != 200 or (body and body.get("error")):
             raise self._refusal(response, body or {})
         kind = response.headers.get("Content-Type", "of no content type")
-        return _answer(body, offset, self._shown(kind))
+        answer = _answer(body, offset, self._shown(kind))
+        return answer._replace(date=_date(response.headers.get("Date", "")))
 
     def _is_local(self) -> bool:
         """Refuse an address that the key should not be sent to; tell whether it is this machine."""
@@ -271,6 +275,15 @@ def _answer(body: Mapping[str, Any] | None, offset: int, kind: str) -> Answer:
     if numbers["offset"] != offset:
         raise ResponseError(f"{page} says that it is at offset {numbers['offset']}.", REPORT)
     return Answer(jobs, offset, numbers["total"])
+
+
+def _date(text: str) -> datetime | None:
+    """Parse a `Date` header; None without a usable one."""
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return date.replace(tzinfo=date.tzinfo or timezone.utc)
 
 
 def _is_count(value: object) -> bool:

@@ -108,7 +108,7 @@ def plan_windows(
             "Load them with an ordinary run, which reads them once.",
         )
     oldest = listing.search(BEGINNING).oldest.date() if listing.total else NO_JOBS.start.date()
-    newest = max(listing.first.youngest, NO_JOBS.start)
+    newest = max(listing.newest_page.youngest, NO_JOBS.start)
     whole = Window(
         parse_timestamp("start", start) or datetime.combine(oldest, time(), UTC),
         parse_timestamp("end", end) or newest + timedelta.resolution,
@@ -212,8 +212,7 @@ def _beside_other_windows(target: Target, pipeline: dlt.Pipeline) -> Iterator[No
 
 
 def _count_before(listing: Listing, timestamp: datetime) -> int:
-    page = listing.search(timestamp)
-    return page.total - page.rank - sum(job.age >= timestamp for job in page.jobs)
+    return listing.search(timestamp).count_before(timestamp)
 
 
 def _count_loaded(pipeline: dlt.Pipeline, window: Window) -> int:

@@ -1,5 +1,6 @@
 """The listed job: what the reading needs to know of one entry of the list."""
 
+import re
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -7,25 +8,28 @@ from dlt.common.json import json
 from dlt.common.time import ensure_datetime_in_tz
 from dlt.common.utils import digest128
 
-from convertly_source.api.client import FINAL_STATUSES, Job
+from convertly_source.api.client import FINAL_STATUSES
 
 
 class ListedJob(NamedTuple):
     """One entry of the list, with the two fields that the reading goes by."""
 
-    raw: Job
+    raw: Any  # an object, unless the API lists something that is no object
     id: str | None
     created_at: datetime | None
 
     @classmethod
-    def parse(cls, raw: Job) -> "ListedJob":
-        """Read the id and the time of creation; each is None where it can't be used."""
+    def parse(cls, raw: Any) -> "ListedJob":
+        """Read the id and the time of creation; each is None where it can't be used.
+
+        An id is taken as it is, but for characters that no database stores.
+        """
+        if not isinstance(raw, dict):
+            return cls(raw, None, None)
         identity = raw.get("id")
-        if isinstance(identity, (str, int)) and not isinstance(identity, bool):
-            key = str(identity).strip() or None
-        else:
-            key = None
-        return cls(raw, key, parse_datetime(raw.get("created_at")))
+        is_usable = isinstance(identity, (str, int)) and not isinstance(identity, bool)
+        key = storable(str(identity)) if is_usable else ""
+        return cls(raw, key if key.strip() else None, parse_datetime(raw.get("created_at")))
 
     @property
     def is_usable(self) -> bool:
@@ -35,7 +39,7 @@ class ListedJob(NamedTuple):
     @property
     def status(self) -> str:
         """The status as text, empty when there is none."""
-        return str(self.raw.get("status") or "")
+        return storable(str(self.raw.get("status") or "")) if isinstance(self.raw, dict) else ""
 
     @property
     def is_final(self) -> bool:
@@ -48,7 +52,7 @@ class ListedJob(NamedTuple):
 
         Their links are signed anew in each answer, so they would differ each time.
         """
-        content = {name: value for name, value in self.raw.items() if name != "results"}
+        content = {**self.raw, "results": None} if isinstance(self.raw, dict) else self.raw
         return digest128(json.dumps(content, sort_keys=True))
 
 
@@ -58,6 +62,13 @@ class RemovedJob(NamedTuple):
     id: str
     created_at: datetime
     last_status: str
+
+
+def storable(text: str) -> str:
+    """Return the text with U+FFFD for NUL and for lone surrogates, which databases refuse."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return re.sub("[\0\ud800-\udfff]", "\ufffd", text)
 
 
 def parse_datetime(value: Any) -> datetime | None:

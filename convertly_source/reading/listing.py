@@ -1,108 +1,154 @@
-"""The account as a sequence by age: found by age, read oldest first, exact while it moves."""
+"""The account as a sequence by `created_at`: searched, and read oldest first, while it moves."""
 
-from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import datetime
 
-from convertly_source.api.client import JobsClient
-from convertly_source.reading.front import Front
-from convertly_source.reading.job import ListedJob
-from convertly_source.reading.pages import BEGINNING, END, Page, Pages, contradiction
+from convertly_source.reading.pages import (
+    BEGINNING,
+    END,
+    MAX_ATTEMPTS,
+    TICK,
+    DisorderError,
+    Listed,
+    Page,
+    Pages,
+)
 
-PATIENCE = 12  # fruitless requests for each fruitful one, among jobs of one age, before giving up
+MAX_WASTED_PAGES = 12  # in a row, for each that had new jobs, among those of one `created_at`
 
 
 class Listing(Pages):
-    """The jobs of an account, from the moment of its making on."""
+    """The jobs of an account, oldest first. One rule joins two pages, whatever moved between them.
 
-    def __init__(self, client: JobsClient, page_size: int, max_connections: int) -> None:
-        super().__init__(client, page_size, max_connections)
-        self.expected = 0  # jobs to come, once a read has begun
-        self.reached = BEGINNING  # the last read has handed over all jobs that are older
-        self._begins = {0: self.first.oldest}  # where pages began, by rank
-        self._start: Page | None = self.first  # good for one look
+    Once every job older than the watermark was handed over, a page with a job older than it holds
+    every job from the watermark to its youngest one: hand those over, and the `created_at` of the
+    youngest is the new watermark. The end of the list counts as an older job. Without an older
+    job there is a gap: search for the watermark, and overlap by more from then on.
 
-    def search(self, age: datetime, rank: int = 0) -> Page:
-        """Find a page on which, or after which, all jobs of that age and younger stand.
+    Jobs of one `created_at` that fill a page have no older job beside them. They are read in
+    rounds until as many different ones were seen as they have positions.
+    """
 
-        A gallop from `rank` towards the oldest job, and a bisection: about twice the logarithm of
-        the number of pages, less what is known already.
+    watermark = BEGINNING
+
+    def search(self, created_at: datetime, position: int | None = None) -> Page:
+        """Return a page on which the jobs of that time begin; `position` is where to look first.
+
+        Raises `UnavailableError` when the list moves faster than it can be searched.
         """
-        page, self._start = self._start, None
-        if rank > 0:
-            page = self.at(rank)
-            self._begins[rank] = page.oldest
-        for attempt in range(PATIENCE):
-            if page and page.begins_before(age):
+        low, high, step = 0, self.total, self.size  # as many jobs are older, at least and at most
+        knows_low = knows_high = position is None
+        if position is None:
+            position = (low + high - self.size) // 2 if created_at > BEGINNING + TICK else -2
+        drift = 0  # by how much the list moves from one answer to the next
+        for _ in range(MAX_ATTEMPTS):
+            wanted = max(-2, position)
+            page = self.at(wanted - drift)
+            drift = max(0, page.position - max(0, wanted - drift))
+            if not page.begins_before(created_at):
+                high, knows_high = page.position, True
+                low, knows_low = (low, knows_low) if low <= high else (0, False)
+            elif page.youngest >= created_at or page.is_newest:
                 return page
-            if attempt:  # the list has moved
-                self._begins.clear()
-            looked_at = dict[int, Page]()
-            found = self._rank_of(age, max(0, rank), looked_at)
-            page = looked_at.get(found) or self.at(found)
-        raise contradiction(self.total, self.reach)
+            else:
+                low, knows_low = page.end, True
+                high, knows_high = (high, knows_high) if low <= high else (self.total, False)
+            if knows_low and high - low <= self.size - 2:
+                position = low - 1
+            elif knows_low and knows_high:
+                position = (low + high - self.size) // 2
+            else:
+                position = low + step - self.size - 1 if knows_low else high - step + 1
+                step *= 2
+        raise self.failure()
 
-    def read(
-        self, since: datetime, until: datetime, page: Page | None = None
-    ) -> Iterator[list[ListedJob]]:
-        """Hand over each job from `since` to `until` once, oldest first, and some younger ones.
+    def read(self, since: datetime, until: datetime, page: Page) -> Iterator[list[Listed]]:
+        """Yield each job from `since` to `until` once, oldest first, and some younger ones.
 
-        After each batch all older jobs have been handed over: who stops there can go on there.
-        Jobs of an unknown age come where they stand. `page` is what a search for `since` found.
-
-        Raises `DisorderError` when the ages are in no order, and `ResponseError` when the list
-        does not hold what it says.
+        `page` is where the jobs of `since` begin. After each batch all jobs older than `watermark`
+        have been handed over. Raises `DisorderError` when a page is not sorted, `UnavailableError`
+        when the list moves faster than it can be read.
         """
-        page = page or self.search(since)
-        is_full = all(job.age >= since for job in page.jobs[:1])
-        page = page.from_age(since)
-        self.expected = page.rank + sum(job.age >= since for job in page.jobs)
-        front = Front(since)
-        following = self.after(page, at_once=until >= self.first.youngest)
-        fruitful, fruitless = 1, 0
+        self.watermark, handed = max(since, BEGINNING + TICK), set[str]()
+        self._depth = self._max_depth if until >= self.newest_page.youngest else 1
+        ahead = self.after(page)
         while True:
-            age, fruitless = front.age, fruitless + 1
-            if rows := front.take(page):
-                fruitful, fruitless = (fruitful + 1 if front.age == age else 1), 0
-                yield rows
-            self.reached = END if page.rank <= 0 else front.age
-            if not front.is_short and (page.rank <= 0 or front.age > until):
-                break
-            joining = None if front.is_short else next(following, None)
-            if joining is None or not front.joins(joining, is_long=self.overlap == 1):
-                front.look_again()
-                rank = page.rank + page.places(front.age) + 1 - self.size
-                joining = self.search(front.age, rank)
-                following = self.after(joining)
-            page = joining
-            if fruitless > PATIENCE * fruitful:
-                raise contradiction(self.total, front.count)
-        if is_full and page.rank <= 0 and front.count < page.total and self._is_at_rest():
-            raise contradiction(self.total, front.count)
+            mark = self.watermark
+            new = [job for job in page.jobs if job.created_at >= mark and job.key not in handed]
+            self.watermark = END if page.is_newest else page.youngest
+            handed = {job.key for job in page.jobs if job.created_at == self.watermark}
+            yield new
+            if self.watermark > until:
+                return
+            last, page = page, self.newest_page
+            if not page.begins_before(self.watermark):
+                page = next(ahead)
+            if page.overlaps(self.watermark):
+                self._depth = min(self._depth + 1, self._max_depth)
+                self._overlap = max(2, self._overlap - 1)
+                continue
+            ahead.close()
+            self._depth = 1
+            self._overlap = max(2 * self._overlap, self.size // 10 + 1)
+            self._overlap = min(self._overlap, 3 * self.size // 4)
+            page = self.search(self.watermark, last.count_before(self.watermark) - 1)
+            if not page.overlaps(self.watermark):  # it ends with the jobs that it should begin with
+                page = self.at(page.count_before(self.watermark) - 1)
+            if not page.overlaps(self.watermark):
+                page = yield from self._group(self.watermark, handed, page)
+                self.watermark, handed = self.watermark + TICK, set()
+            ahead = self.after(page)
 
-    def _rank_of(self, age: datetime, rank: int, looked_at: dict[int, Page]) -> int:
-        last = max(0, self.total - self.size + self.overlap - 1)  # it may have grown a little
-        pages = max(0, last - rank + self.size - 1) // self.size
+    def everything(self) -> Iterator[list[Listed]]:
+        """Yield all jobs of a list without an order, once, as if they were of one `created_at`."""
+        self.is_ordered, self.is_newest_first, self._only_time = False, True, None
+        yield from self._group(BEGINNING, set(), self.search(BEGINNING))
+        self.watermark = END
 
-        def rank_of(index: int) -> int:
-            return min(rank + self.size * index, last)
+    def check(self, count: int) -> None:
+        """Raise `DisorderError` if a full read of so many jobs, at rest, has left some out."""
+        if count < self.total and self.is_static:
+            newest, oldest = self._fetch_newest(), self.at(-2)
+            is_static = self.is_static and newest.youngest == self.newest_page.youngest
+            if is_static and count < newest.end - oldest.position:
+                raise DisorderError
 
-        def begins_before(index: int) -> bool:
-            return self._begins_before(age, looked_at, rank_of(index))
+    def _group(
+        self, created_at: datetime, handed: set[str], page: Page
+    ) -> Generator[list[Listed], None, Page]:
+        """Yield the jobs of one `created_at`, which may stand in another order in each answer.
 
-        low = high = 0 if age > BEGINNING else pages
-        while high < pages and not begins_before(high):
-            low, high = high + 1, 2 * high or 1
-        high = min(high, pages)
-        return rank_of(bisect_left(range(high), x=True, lo=low, key=begins_before))
-
-    def _begins_before(self, age: datetime, looked_at: dict[int, Page], rank: int) -> bool:
-        if rank not in self._begins:
-            looked_at[rank] = self.at(rank)
-            self._begins[rank] = looked_at[rank].oldest
-        return self._begins[rank] < age
-
-    def _is_at_rest(self) -> bool:
-        """Whether nothing was created or vanished since the start."""
-        now = self.at(0)
-        return (now.total, now.youngest) == (self.first.total, self.first.youngest)
+        Each round goes through them by other offsets and another limit, as an order may follow
+        from both. They are complete when as many were seen as there are positions, in rounds
+        during which none vanished: the list kept its length, or the jobs their number. Return the
+        page with which they end.
+        """
+        seen, handed, last_positions = set[str](), set(handed), -1
+        useful, wasted, number, size = 1, 0, 0, self.size
+        while True:
+            if not page.begins_before(created_at):
+                page = self.search(created_at, page.position)
+            start, total, is_static = page.count_before(created_at), self.total, True
+            while True:
+                found = {job.key: job for job in page.jobs if job.created_at == created_at}
+                new = [job for key, job in found.items() if key not in handed]
+                useful, wasted = (useful + 1, 0) if new else (useful, wasted + 1)
+                if wasted > MAX_WASTED_PAGES * useful:
+                    raise self.failure()
+                yield new
+                seen |= found.keys()
+                handed |= found.keys()
+                is_static &= self.total == total
+                if page.youngest > created_at or page.is_newest:
+                    break
+                following = page.end - 1 - number % (size // 2)
+                page = self.at(max(page.position + 1, following), size)
+            positions = page.count_before(created_at + TICK) - start
+            if not is_static and positions != last_positions:
+                seen.clear()
+            elif len(seen) == positions:
+                return page
+            number, last_positions = number + 1, positions
+            round_of_sizes, step = divmod(number, self.size - 1)
+            size = self.size - step
+            page = self.at(start - 1 - (round_of_sizes + step) % size, size)

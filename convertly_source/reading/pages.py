@@ -1,200 +1,258 @@
-"""The pages of the list of jobs, by rank, whichever way the API sorts it.
+"""The pages of the list of jobs, whichever way the API sorts it.
 
-A page's rank is the number of jobs in the list that are younger than its youngest.
+A job's position is the number of jobs in the list that are older: creations don't move it.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import datetime, timezone
-from typing import NamedTuple
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
 
 from convertly_source.api.client import REPORT, Answer, JobsClient
-from convertly_source.errors import ResponseError
+from convertly_source.errors import ConvertlyError, ResponseError, UnavailableError
 from convertly_source.reading.job import ListedJob
 
 BEGINNING = datetime.min.replace(tzinfo=timezone.utc)
 END = datetime.max.replace(tzinfo=timezone.utc)
-SMALLEST_PAGE = 2  # pages overlap
-SURE_TOTAL = 19_000  # in longer lists an overlap of two would cost more than three requests in all
+TICK = timedelta.resolution
+SMALLEST_PAGE = 3  # pages overlap by two jobs
+UNKNOWN = -1  # the position of a job that was seen in another list
+MAX_ATTEMPTS = 60  # for one page of a list that moves
 
 
 class DisorderError(Exception):
-    """The list is not sorted by `created_at`: there is no age to go by."""
+    """The list is not sorted by `created_at`, so a job can't be found by it."""
 
 
 class Listed(NamedTuple):
     """A job as it stands in the list."""
 
-    age: datetime  # if unknown, that of its older neighbour; without an order, BEGINNING for all
-    key: str  # its id, or its content and a number
-    row: ListedJob
+    created_at: datetime  # its own, else that of its older neighbour; BEGINNING where unknown
+    key: str  # its id, or its content; with a number, if a younger job on the page has the same
+    position: int
+    job: ListedJob
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether the id belongs to a younger job on the same page."""
+        return self.job.id is not None and self.key != self.job.id
 
 
 class Page(NamedTuple):
-    """Jobs that stand together in the list, oldest first, and where."""
+    """One answer, and so one moment: jobs that stand together in the list, oldest first."""
 
     jobs: list[Listed]
-    rank: int
-    total: int
+    position: int  # of the oldest
+    is_oldest: bool  # no job in the list is older than these
+    is_newest: bool  # no job in the list is younger
 
     @property
     def end(self) -> int:
-        """The rank after that of the oldest job."""
-        return self.rank + len(self.jobs)
+        """The position after that of the youngest job."""
+        return self.position + len(self.jobs)
 
     @property
     def oldest(self) -> datetime:
-        """The first age that is known."""
-        return next((job.age for job in self.jobs if job.age > BEGINNING), END)
+        """The first `created_at` that is known, else END."""
+        return next((job.created_at for job in self.jobs if job.created_at > BEGINNING), END)
 
     @property
     def youngest(self) -> datetime:
-        """The age of the last job."""
-        return self.jobs[-1].age if self.jobs else BEGINNING
+        """The `created_at` of the last job, BEGINNING without any."""
+        return self.jobs[-1].created_at if self.jobs else BEGINNING
 
-    def begins_before(self, age: datetime) -> bool:
-        """Whether every job of that age or younger stands on this page or after it."""
-        return self.end >= self.total or self.oldest < age
+    def begins_before(self, created_at: datetime) -> bool:
+        """Whether no job of that time or younger stands before this page."""
+        return self.is_oldest or self.oldest < created_at
 
-    def from_age(self, since: datetime) -> "Page":
-        """Count jobs of an unknown age as of that age, where they follow the last older job."""
+    def overlaps(self, watermark: datetime) -> bool:
+        """Whether it continues where all jobs older than `watermark` were handed over."""
+        return self.begins_before(watermark) and (self.is_newest or self.youngest > watermark)
+
+    def count_before(self, created_at: datetime) -> int:
+        """Count the older jobs in the whole list; the page must begin before that time."""
+        return self.position + sum(job.created_at < created_at for job in self.jobs)
+
+    def dated_from(self, since: datetime) -> "Page":
+        """Count jobs without a time as created at `since` where the next job may be."""
         jobs = list(self.jobs)
-        for place, job in reversed(list(enumerate(jobs))):
-            if job.age < since:
-                if job.row.created_at:
-                    break
-                jobs[place] = job._replace(age=since)
+        first = next(
+            (index for index, job in enumerate(jobs) if job.created_at >= since), len(jobs)
+        )
+        while first and not jobs[first - 1].job.created_at:
+            first -= 1
+            jobs[first] = jobs[first]._replace(created_at=since)
         return self._replace(jobs=jobs)
-
-    def places(self, age: datetime) -> int:
-        """Count the places that jobs of that age take."""
-        return sum(job.age == age for job in self.jobs)
 
 
 class Pages:
-    """The pages of the list, from the newest (`first`, as it was at the start) to the oldest."""
+    """Pages by position. `newest_page` is as it was at the start, when the list had `listed` jobs.
+
+    Only the end of the list proves that it ends: a page that is shorter than asked for, while no
+    job follows it. `total` says where to look. An offset is made from a position when it is sent,
+    less the jobs that `total` has lost since the position was seen: old jobs may be purged.
+    """
 
     def __init__(self, client: JobsClient, page_size: int, max_connections: int) -> None:
-        self.size, self.is_ordered = max(SMALLEST_PAGE, page_size), True
-        self.is_newest_first = True
-        self.reach = 0  # the highest rank after a job
-        self._client, self._max_ahead = client, 2 * max_connections  # so that none waits for a page
-        self._threads = ThreadPoolExecutor(max_connections)
-        self.first = self._newest()
-        self._overlap = 2 if self.total < SURE_TOTAL else 1
-        self._noted(self.first)
+        self.size, self.total = max(SMALLEST_PAGE, page_size), 0
+        self.is_newest_first, self.is_ordered, self.is_static = True, True, True
+        self._only_time: datetime | None = None  # the `created_at` of all jobs
+        self._client, self._threads = client, ThreadPoolExecutor(max_connections)
+        self._max_depth = 2 * max_connections  # so that no connection waits for a page
+        self._depth, self._overlap = 1, 2
+        self.newest_page = self._newest()
+        self.listed = self.total
 
-    @property
-    def overlap(self) -> int:
-        """How many jobs a page has that stand on the one before it."""
-        return min(self._overlap, self.size - 1)
+    def at(self, position: int, size: int = 0) -> Page:
+        """Fetch the page that begins there; a negative position makes the oldest page shorter."""
+        for _ in range(MAX_ATTEMPTS):
+            page = self._fetch(position, size or self.size, self.total)
+            if page.jobs or not self.total:
+                return page
+        raise self.failure()
 
-    def at(self, rank: int) -> Page:
-        """Fetch the page of that rank."""
-        return self._noted(self._fetch(rank))
+    def after(self, page: Page) -> Generator[Page, None, None]:
+        """Fetch the pages that follow, without end: some ahead, but not beyond the newest."""
+        position, total, ahead = page.end, self.total, deque[Future[Page]]()
+        try:
+            while True:
+                while not ahead or (
+                    len(ahead) < self._depth and position - 2 < self.newest_page.position
+                ):
+                    place = position - self._overlap
+                    ahead.append(self._threads.submit(self._fetch, place, self.size, total))
+                    position = place + self.size
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
 
-    def after(self, page: Page, *, at_once: bool = False) -> Iterator[Page]:
-        """Fetch the pages that follow, towards the newest: some ahead, one more each time.
-
-        With `at_once`, as many from the first on: if all of them are wanted.
-        """
-        rank, most = page.rank, self._max_ahead if at_once else 1
-        ahead = deque[Future[Page]]()
-        while rank > 0 or ahead:
-            while rank > 0 and len(ahead) < most:
-                rank = max(0, rank + self.overlap - self.size)
-                ahead.append(self._threads.submit(self._fetch, rank))
-            most = min(most + 1, self._max_ahead)
-            yield self._noted(ahead.popleft().result())
-
-    def in_status(self, status: str) -> Iterator[list[ListedJob]]:
-        """Hand over the jobs in one status, page by page; while they move, one may be missed."""
-        offset, seen = 0, set[str | None]()
+    def in_status(self, status: str) -> Iterator[list[Listed]]:
+        """Yield the usable jobs in one status, by page; while they move, one may be missed."""
+        offset, seen = 0, set[str]()
         while True:
             answer = self._client.page(offset, self.size, status)
-            rows = [ListedJob.parse(job) for job in answer.jobs]
-            yield rows
-            offset += len(rows)
-            if offset >= answer.total or seen.issuperset(row.id for row in rows):
+            yield [
+                Listed(job.created_at, job.id, UNKNOWN, job)
+                for job in map(ListedJob.parse, answer.jobs)
+                if job.id and job.created_at
+            ]
+            offset += len(answer.jobs)
+            if offset >= answer.total or seen >= _keys(answer.jobs):
                 return
-            seen.update(row.id for row in rows)
+            seen |= _keys(answer.jobs)
 
-    def without_order(self) -> None:
-        """Go on without ages: from now on every job counts as being as old as every other."""
-        self.is_ordered, self.is_newest_first = False, True
+    def failure(self) -> ConvertlyError:
+        """Return the reason why the list can't be read: it moves, or contradicts itself."""
+        try:
+            youngest = self._fetch_newest().youngest
+        except DisorderError:
+            youngest = END
+        if self.is_static and youngest == self.newest_page.youngest:
+            return ResponseError(
+                f"The API says {self.total} jobs, but its pages hold others or fewer.", REPORT
+            )
+        return _too_fast()
 
     def _newest(self) -> Page:
-        """Fetch the newest page, and find out on the way how the list is sorted."""
-        answer = self._ask(0, self.size)
-        self.total = answer.total
-        ages = _ages(answer)
-        if len(set(ages)) == 1 and len(answer.jobs) < self.total:  # one age shows no direction
-            ages += _ages(self._ask(self.total - self.size, self.size))
-        self.is_newest_first = ages[:1] >= ages[-1:]
+        """Fetch the newest page; find out on the way how the list is sorted."""
+        answer, is_end = self._ask(0, self.size)
+        # `Date` has whole seconds.
+        self.now = (answer.date or datetime.now(timezone.utc)) + timedelta(seconds=1)
+        times = _times(answer)
+        if len(set(times)) == 1 and not is_end:  # one time shows no order
+            times += _times(self._ask(max(0, self.total - self.size), self.size)[0])
+            self._only_time = times[0] if len(set(times)) == 1 else None
+        self.is_newest_first = times[:1] >= times[-1:]
         try:
-            page = self._page(answer)
-            return page if page.rank == 0 else self._fetch(0)
+            page = self._page(answer, is_end=is_end)
+            return page if page.is_newest else self._fetch_newest()
         except DisorderError:
-            self.without_order()
-            return self._page(answer)
+            self.is_ordered, self.is_newest_first = False, True
+            return self._page(answer, is_end=is_end)
 
-    def _fetch(self, rank: int) -> Page:
-        offset, limit = rank, self.size
-        if not self.is_newest_first:
-            limit = max(1, min(limit, self.total - rank))
-            offset = max(0, self.total - rank - limit)
-        return self._page(self._ask(offset, limit))
-
-    def _ask(self, offset: int, limit: int) -> Answer:
-        answer = self._client.page(offset, limit)
-        came = len(answer.jobs)
-        if came < min(limit, answer.total - offset):  # the server gives less than it is asked for
-            if came < SMALLEST_PAGE:
-                raise contradiction(answer.total, max(self.reach, came))
-            self.size = min(self.size, came)
-        return answer
-
-    def _page(self, answer: Answer) -> Page:
-        rows, rank = [ListedJob.parse(job) for job in answer.jobs], answer.offset
+    def _fetch_newest(self) -> Page:
+        """Fetch the newest page once the order is known; what comes after it is for later."""
         if self.is_newest_first:
-            rows.reverse()
-        else:
-            rank = answer.total - answer.offset - len(rows)
-        is_whole = len(rows) >= answer.total
-        if is_whole:  # no need of an order
-            rows.sort(key=lambda row: row.created_at or END)
-        known = [row.created_at for row in rows if row.created_at]
-        if self.is_ordered and (known != sorted(known) or not (known or is_whole)):
+            return self.at(self.total - self.size)
+        shorter = 2
+        page = self.at(self.total - self.size + shorter)
+        while not page.is_newest and shorter < self.size // 2:  # jobs were created meanwhile
+            shorter = min(4 * shorter, self.size // 2)
+            page = self.at(self.total - self.size + shorter)
+        return page._replace(is_newest=True)
+
+    def _fetch(self, position: int, size: int, total: int) -> Page:
+        position -= max(0, total - self.total)
+        offset = self.total - position - size if self.is_newest_first else position
+        answer, is_end = self._ask(max(0, min(offset, self.total - 1)), size)
+        return self._page(answer, is_end=is_end)
+
+    def _ask(self, offset: int, limit: int) -> tuple[Answer, bool]:
+        """Return an answer with a `total` that fits it, and whether the list ends with it."""
+        answer = self._client.page(offset, limit)
+        count = len(answer.jobs)
+        end = offset + count
+        is_end = count < limit
+        if is_end and count and end < answer.total:
+            following = self._client.page(end, limit).jobs
+            is_end = not following
+            if not _keys(following) <= _keys(answer.jobs):  # the server gives less than asked for
+                self.size = min(self.size, count)
+                if self.size < SMALLEST_PAGE:
+                    raise ResponseError(f"The API gives {count} of {limit} jobs a page.", REPORT)
+        total = max(answer.total, end) if count else min(offset, answer.total)
+        self.is_static &= self.total in (0, total)
+        self.total = total
+        return answer._replace(total=total), is_end
+
+    def _page(self, answer: Answer, *, is_end: bool) -> Page:
+        jobs = [ListedJob.parse(job) for job in answer.jobs]
+        is_whole = is_end and answer.offset == 0
+        times = [job.created_at for job in jobs if job.created_at]
+        if self._only_time and {*times} - {self._only_time}:
+            raise _too_fast()  # in which order is not known
+        position, is_oldest, is_newest = answer.offset, answer.offset == 0, is_end
+        if self.is_newest_first:
+            jobs.reverse()
+            times.reverse()
+            position = answer.total - answer.offset - len(jobs)
+            is_oldest, is_newest = is_newest, is_oldest
+        if is_whole:  # it needs no order
+            jobs.sort(key=lambda job: job.created_at or END)
+        elif self.is_ordered and (times != sorted(times) or (jobs and not times)):
             raise DisorderError
-        age = BEGINNING if known or not self.is_ordered else END
-        jobs, alike = list[Listed](), Counter[str]()
-        for listed in rows:
-            if self.is_ordered:
-                age = listed.created_at or age
-            key = listed.id
-            if not key:
-                content = listed.content_hash
-                alike[content] += 1
-                key = f"{content} {alike[content]}"
-            jobs.append(Listed(age, key, listed))
-        return Page(jobs, rank, answer.total)
+        return Page(
+            self._dated(jobs, position, is_oldest=is_oldest), position, is_oldest, is_newest
+        )
 
-    def _noted(self, page: Page) -> Page:
-        """Note what a page tells of the whole list."""
-        if page.jobs:
-            self.reach = max(self.reach, page.end)
-        if page.total != self.total:  # it moves: let pages join all the same
-            self.total, self._overlap = page.total, max(self._overlap, self.size // 10 + 1)
-        return page
+    def _dated(self, jobs: list[ListedJob], position: int, *, is_oldest: bool) -> list[Listed]:
+        created_at = BEGINNING + TICK if is_oldest and self.is_ordered else BEGINNING
+        alike = Counter[str]()
+        keys = list[str]()
+        for job in reversed(jobs):
+            key = job.id or job.content_hash
+            alike[key] += 1
+            keys.append(key if job.id and alike[key] == 1 else f"{key}\0{alike[key]}")
+        listed = list[Listed]()
+        for index, (job, key) in enumerate(zip(jobs, reversed(keys), strict=True)):
+            if job.created_at and self.is_ordered:
+                created_at = min(max(job.created_at, BEGINNING + TICK), END - TICK)
+            listed.append(Listed(created_at, key, position + index, job))
+        return listed
 
 
-def contradiction(total: int, count: int) -> ResponseError:
-    """Say that the list does not hold what it says."""
-    return ResponseError(
-        f"The API says {total} jobs, but only {count} different ones could be read.", REPORT
+def _keys(jobs: list[Any]) -> set[str]:
+    return {job.id or job.content_hash for job in map(ListedJob.parse, jobs)}
+
+
+def _times(answer: Answer) -> list[datetime]:
+    return [time for job in answer.jobs if (time := ListedJob.parse(job).created_at)]
+
+
+def _too_fast() -> UnavailableError:
+    return UnavailableError(
+        "The list of jobs moves faster than it can be read.",
+        "Run again when fewer jobs are created or deleted: what was read is kept.",
     )
-
-
-def _ages(answer: Answer) -> list[datetime]:
-    return [age for job in answer.jobs if (age := ListedJob.parse(job).created_at)]

@@ -1,45 +1,53 @@
-"""Which jobs a run reads, and what it remembers of them for the next one."""
+"""Which jobs a run reads, and what it leaves to the next one."""
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from datetime import datetime, timedelta
-from itertools import pairwise, takewhile
 from typing import NamedTuple, TypedDict
 
 from dlt.common import logger
 
-from convertly_source.api.client import FINAL_STATUSES, OPEN_STATUSES
+from convertly_source.api.client import OPEN_STATUSES
 from convertly_source.reading.job import ListedJob, RemovedJob
 from convertly_source.reading.listing import Listing
-from convertly_source.reading.pages import BEGINNING, END, DisorderError
+from convertly_source.reading.pages import (
+    BEGINNING,
+    END,
+    TICK,
+    UNKNOWN,
+    DisorderError,
+    Listed,
+)
 
 LAG = timedelta(minutes=5)  # a job may become visible this late
-MOST_RECENT = 500  # jobs that are kept whole until it is known whether to remember them
-SEARCH = 4  # pages that cost about as much as to search for one
+MAX_RECENT_JOBS = 1000  # what has ended since then is recognized when it is read again; no more
 
-Entry = tuple[datetime, str, str]  # of a job: created_at, status, fingerprint
+
+OpenJob = tuple[datetime, str, str, int]  # created_at, status, hash of its content, position
+RecentJob = tuple[datetime, str]  # created_at, status
 
 
 class RunState(TypedDict):
     """What a run leaves to the next one, in the state of the pipeline."""
 
-    cursor: datetime | None  # every job that is older is loaded
-    known: dict[str, Entry]  # jobs that have not ended, or are no more than LAG behind the cursor
-    is_unordered: bool  # the API's list was seen to have no order
-    jobs_read: int  # jobs read so far, by a run that has not come to its end
+    cursor: (
+        datetime | None
+    )  # every older job was handed over; those dated in the future don't count
+    held: int  # listed jobs older than `cursor - LAG` that need not be read again
+    count_has_risen: bool  # there were more of them: the next run reads everything again
+    open_jobs: dict[str, OpenJob]  # unfinished when last seen
+    recent_jobs: dict[str, RecentJob]  # ended, and no older than `cursor - LAG`
+    jobs_read: int  # by a run that has not come to its end
 
 
 def new_state() -> RunState:
     """Remember nothing."""
-    return RunState(cursor=None, known={}, is_unordered=False, jobs_read=0)
-
-
-def end_of_cluster(ages: list[datetime], gap: timedelta) -> datetime:
-    """Give the last of the sorted ages that stand no further apart than that."""
-    near = takewhile(lambda pair: pair[1] - pair[0] <= gap, pairwise(ages))
-    return max([ages[0], *(later for _, later in near)])
+    return RunState(
+        cursor=None, held=0, count_has_risen=False, open_jobs={}, recent_jobs={}, jobs_read=0
+    )
 
 
 class Changes(NamedTuple):
@@ -55,10 +63,16 @@ class Changes(NamedTuple):
 
 
 class IncrementalRun:
-    """One way through the account: the new jobs, then what became of the unfinished ones.
+    """One run: the new jobs, then what became of the unfinished ones, then the count.
 
-    Whenever it has given changes, `state` says what holds once that one is loaded: a later run
-    can go on from there.
+    Jobs are read oldest first from `cursor - LAG` to the newest job at the start, so whatever was
+    handed over is a complete prefix of history. Unfinished jobs that are older are looked for in
+    the lists of unfinished jobs, then by `created_at`. Where reading began, the list tells how
+    many jobs are older: if more than `held`, some have appeared later than LAG allows for.
+
+    Whenever it has yielded changes, `state` says what holds once those are loaded. `listed` is the
+    number of jobs in the list when the run began, `held` how many of them need not be read again:
+    they were handed over, or are older than the window. At rest both are equal.
     """
 
     def __init__(
@@ -68,125 +82,211 @@ class IncrementalRun:
         state: RunState,
         window: tuple[datetime, datetime],
     ) -> None:
-        self._state = deepcopy(state)
-        self._state["jobs_read"] = 0
-        self._recent = dict[str, tuple[datetime, ListedJob]]()  # ended, and met by the next run
-        self._horizon = BEGINNING  # it will meet those of this age or younger
-        self.listing, self._status = listing, status
-        self._cursor, (self._since, end) = state["cursor"], window
-        if self._cursor:
-            self._since = max(self._since, self._cursor - LAG)
-        self._until = end - timedelta.resolution
-        self._reached = self._cursor or BEGINNING
-        known = state["known"].items()
-        self._missing = {key: at for key, (at, status, _) in known if status not in FINAL_STATUSES}
-        self._handed = array("q")  # hashes of ids
+        self.state = deepcopy(state)
+        if self.state["count_has_risen"]:
+            self.state |= {"cursor": None, "held": 0, "count_has_risen": False}
+        self.state["jobs_read"] = 0
+        self.listed, self.expected = listing.listed, 0  # `expected` jobs are to be read
+        self._listing, self._status = listing, status
+        self._start, self._until = max(window[0], BEGINNING + TICK), window[1] - TICK
+        self._since = max(self._start, self._horizon)
+        self._begun = self.state["cursor"], self.state["held"]
+        self._is_continued = self._begun[0] is not None and self._since == self._horizon
+        self._counts = Counter[datetime]()  # of the jobs read that the next run reads again
+        self._missing = dict(self.state["open_jobs"])  # not yet seen in this run
+        self._removed = 0  # of those that `held` had
+        self._handed_over = array("q")  # hashes of ids
         self.changes = self._all()
 
     @property
-    def state(self) -> RunState:
-        """What to remember. Hashing takes time, so it is asked for when a run stops."""
-        known = dict(self._state["known"])
-        for key, (created_at, row) in self._recent.items():
-            known[key] = created_at, row.status, row.content_hash
-        return {**self._state, "known": known}
+    def held(self) -> int:
+        """The number of listed jobs that need not be read again."""
+        return self.state["held"] + self._counts.total()
+
+    @property
+    def count_has_risen(self) -> bool:
+        """Whether jobs have appeared behind the cursor: the next run reads everything again."""
+        return self.state["count_has_risen"]
+
+    @property
+    def _horizon(self) -> datetime:
+        """The time from which on the next run reads again."""
+        return max(self.state["cursor"] or BEGINNING, BEGINNING + LAG) - LAG
 
     def _all(self) -> Iterator[Changes]:
         """Read; what is created from now on waits for the next run."""
-        if self.listing.is_ordered and not self._state["is_unordered"]:
+        if self._listing.is_ordered:
             with suppress(DisorderError):
-                newest = self.listing.first.youngest
-                for rows in self.listing.read(self._since, min(self._until, newest)):
-                    new = [row for row in rows if self._is_in_range(row, newest)]
-                    yield from self._take(new, is_prefix=True)
+                yield from self._new_jobs()
                 yield from self._unfinished()
+                self._compare(self._listed_before)
                 return
         yield from self._everything()
 
+    def _new_jobs(self) -> Iterator[Changes]:
+        """Read from where the last run ended, less LAG, to the newest job."""
+        newest = page = self._listing.newest_page
+        if not page.begins_before(self._since):
+            position = self.state["held"] - 1 if self._is_continued else None
+            page = self._listing.search(self._since, position)
+        page = page.dated_from(self._since)
+        self._listed_before = page.count_before(self._since)
+        if self._is_continued:
+            self._move_positions(self.state["held"] - self._listed_before)
+        else:
+            self.state["held"] = self._listed_before
+        self.expected = max(0, newest.end - self._listed_before)
+        until = min(self._until, newest.youngest)
+        for jobs in self._listing.read(self._since, until, page):
+            due = [job for job in jobs if job.created_at <= until]
+            yield from self._hand_over(due, is_prefix=True)
+        if self._since == BEGINNING + TICK and until == newest.youngest:
+            self._listing.check(self.held - self._listed_before)
+        yield self._gone(self._since, until + TICK)
+
     def _unfinished(self) -> Iterator[Changes]:
-        """Look for the unfinished jobs of earlier runs that were not in the range."""
-        yield self._gone(since=self._since)
+        """Look for the older jobs that were unfinished: in the lists of those, then one by one."""
         for status in OPEN_STATUSES:
             if self._missing:
-                for rows in self.listing.in_status(status):
-                    yield from self._take([row for row in rows if row.id in self._missing])
-        while self._missing:
-            ages = sorted(self._missing.values())
-            page = self.listing.search(ages[0])
-            until = end_of_cluster(ages, SEARCH * (page.youngest - page.oldest))
-            fruitless = 0
-            for rows in self.listing.read(ages[0], until, page):
-                found = [row for row in rows if row.id in self._missing]
-                yield from self._take(found)
-                fruitless = 0 if found else fruitless + 1
-                if fruitless > SEARCH and self.listing.reached > ages[0]:
-                    break  # they stand further apart than it seemed
-            yield self._gone(before=self.listing.reached)
+                for jobs in self._listing.in_status(status):
+                    yield from self._hand_over([job for job in jobs if self._is_wanted(job)])
+        moved, margin = 0, self._listing.size // 2
+        for key, (created_at, _, _, position) in sorted(self._missing.items(), key=_by_time):
+            if key in self._missing:
+                place = None if position == UNKNOWN else position + moved - margin
+                page = self._listing.search(created_at, place)
+                for jobs in self._listing.read(created_at, created_at, page):
+                    found = [job for job in jobs if job.key in self._missing]
+                    for job in found:
+                        moved = job.position - self._missing[job.key][3]
+                        margin = self._listing.size // 5  # where the next one is, is known better
+                    yield from self._hand_over(found)
+                yield self._gone(BEGINNING, self._listing.watermark)
 
     def _everything(self) -> Iterator[Changes]:
         """Read the whole list: without an order, no part of it is known to be older."""
-        if not self._state["is_unordered"]:
-            logger.warning("The API lists jobs in no order of age: each run reads all of them.")
-        self._state["is_unordered"], self._state["cursor"] = True, self._cursor
-        self.listing.without_order()
-        already = set(self._handed)
-        for rows in self.listing.read(BEGINNING, END):
-            rest = [row for row in rows if hash(row.id) not in already]
-            due = [row for row in rest if self._is_in_range(row) or row.id in self._missing]
-            yield from self._take(due)
-        self._state["cursor"] = self._reached
-        yield self._gone()
+        logger.warning("The API lists jobs in no order of created_at: this run reads all of them.")
+        self.state["cursor"], self.state["held"] = self._begun
+        self._counts.clear()
+        handed_over = set(self._handed_over)
+        for jobs in self._listing.everything():
+            dated = [job._replace(created_at=job.job.created_at or BEGINNING) for job in jobs]
+            self._counts.update(job.created_at for job in dated)
+            rest = [job for job in dated if hash(job.job.id) not in handed_over]
+            yield from self._hand_over([job for job in rest if self._is_due(job)])
+        yield self._gone(BEGINNING, END)
+        self._compare(sum(self._counts[time] for time in self._counts if time < self._since))
+        self.state["held"] = 0
+        self._advance(list(self._counts))
 
-    def _is_in_range(self, row: ListedJob, until: datetime = END) -> bool:
-        until = min(until, self._until)
-        return not row.created_at or self._since <= row.created_at <= until
+    def _compare(self, listed: int) -> None:
+        """Compare the number of jobs that are older than the range with those that were held."""
+        if not self._is_continued:
+            return
+        held = self._begun[1] - self._removed
+        if listed > held and self._listing.is_ordered:  # some may have vanished since then
+            page = self._listing.search(self._since, listed - 1).dated_from(self._since)
+            listed = page.count_before(self._since)
+        self.state["held"] += listed - held
+        if listed > held:
+            self.state["count_has_risen"] = True
+            logger.warning(
+                f"{listed - held} jobs have appeared more than {LAG} after they were created: "
+                "the next run reads all jobs again, once."
+            )
 
-    def _take(self, rows: list[ListedJob], *, is_prefix: bool = False) -> Iterator[Changes]:
-        yield Changes(rejected=[row for row in rows if not row.is_usable])
-        usable = [row for row in rows if row.is_usable]
-        self._reached = max([self._reached, *(row.created_at for row in usable if row.created_at)])
-        self._horizon = max(self._reached, BEGINNING + LAG) - LAG
-        changed = [row for row in usable if self._is_news(row)]
-        self._handed.extend(hash(row.id) for row in changed)
-        self._recent = {
-            key: recent for key, recent in self._recent.items() if recent[0] >= self._horizon
-        }
-        known = self._state["known"].items()
-        self._state["known"] = {
-            key: entry
-            for key, entry in known
-            if entry[1] not in FINAL_STATUSES or entry[0] >= self._horizon
-        }
-        self._state["jobs_read"] += len(rows)
-        if is_prefix and usable:
-            self._state["cursor"] = self._reached
-        yield Changes(changed, jobs_read=len(rows))
+    def _is_wanted(self, listed: Listed) -> bool:
+        """Whether a job in a list of unfinished ones was looked for, or is reopened."""
+        is_older = self._start <= listed.created_at < self._since
+        return listed.key in self._missing or (
+            is_older and listed.key not in self.state["open_jobs"]
+        )
 
-    def _is_news(self, row: ListedJob) -> bool:
-        """Tell whether a job is to be loaded, and remember it if later runs will meet it again."""
-        key, created_at = row.id or "", row.created_at or BEGINNING
+    def _is_due(self, listed: Listed) -> bool:
+        """Whether a job of a list without an order is new, or was unfinished."""
+        is_new = self._since <= listed.created_at <= self._until
+        return is_new or not listed.job.created_at or listed.key in self._missing
+
+    def _hand_over(self, jobs: list[Listed], *, is_prefix: bool = False) -> Iterator[Changes]:
+        """Yield what has changed, and remember what later runs will see again."""
+        if rejected := [job.job for job in jobs if not job.job.is_usable]:
+            yield Changes(rejected=rejected)
+        if is_prefix:
+            self._counts.update(job.created_at for job in jobs)
+            self._advance([job.created_at for job in jobs])
+        changed = list[ListedJob]()
+        for listed in jobs:
+            if listed.is_duplicate:
+                logger.warning(f"The API lists job {listed.job.id} twice: the younger one counts.")
+            elif listed.job.is_usable:
+                if self._is_changed(listed.job):
+                    changed.append(listed.job)
+                self._track(listed)
+        self._handed_over.extend(hash(job.id) for job in changed)
+        self._forget_recent()
+        self.state["jobs_read"] += len(jobs)
+        yield Changes(changed, jobs_read=len(jobs))
+
+    def _advance(self, times: Iterable[datetime]) -> None:
+        """Move the cursor on, but not to times in the future, and `held` with it."""
+        present = [time for time in times if BEGINNING + TICK < time <= self._listing.now]
+        if self.state["cursor"]:
+            present.append(self.state["cursor"])
+        self.state["cursor"] = max(present, default=None)
+        for time in [time for time in self._counts if time < self._horizon]:
+            self.state["held"] += self._counts.pop(time)
+
+    def _is_changed(self, job: ListedJob) -> bool:
+        """Whether a job is to be loaded: it is not as it was when last handed over."""
+        key = job.id or ""
+        _, open_status, content, _ = self.state["open_jobs"].get(key, (None, "", "", UNKNOWN))
+        _, ended_status = self.state["recent_jobs"].get(key, (None, ""))
+        is_same = job.status == ended_status if job.is_final else content == job.content_hash
+        return not is_same and self._status in (None, open_status, ended_status, job.status)
+
+    def _track(self, listed: Listed) -> None:
+        """Remember a job that is unfinished, or that the next run will read again."""
+        job, key = listed.job, listed.key
         self._missing.pop(key, None)
-        _, status, known = self._state["known"].pop(key, (created_at, row.status, ""))
-        if known or not row.is_final:
-            content = row.content_hash
-            self._state["known"][key] = created_at, row.status, content
-            if content == known:
-                return False
-        elif created_at >= self._horizon and len(self._recent) < MOST_RECENT:
-            self._recent[key] = created_at, row
-        elif created_at >= self._horizon:
-            self._state["known"][key] = created_at, row.status, row.content_hash
-        return self._status in (None, status, row.status)
+        self.state["recent_jobs"].pop(key, None)
+        before = self.state["open_jobs"].pop(key, None)
+        if not job.is_final:
+            position = before[3] if before and listed.position == UNKNOWN else listed.position
+            entry = listed.created_at, job.status, job.content_hash, position
+            self.state["open_jobs"][key] = entry
+        elif listed.created_at >= self._horizon:
+            self.state["recent_jobs"][key] = listed.created_at, job.status
 
-    def _gone(self, since: datetime = BEGINNING, before: datetime = END) -> Changes:
-        """Record unfinished jobs of some ages that are no longer listed; follow them no longer."""
-        gone = [key for key, age in self._missing.items() if since <= age < before]
-        entries = {key: self._state["known"].pop(key) for key in gone}
-        for key in gone:
-            del self._missing[key]
+    def _forget_recent(self) -> None:
+        """Forget ended jobs that the next run will not read again, or that are too many."""
+        jobs = self.state["recent_jobs"].items()
+        recent = [(key, job) for key, job in jobs if job[0] >= self._horizon]
+        if len(recent) > MAX_RECENT_JOBS:
+            recent = sorted(recent, key=_by_time)[-MAX_RECENT_JOBS:]
+        self.state["recent_jobs"] = dict(recent)
+
+    def _gone(self, since: datetime, before: datetime) -> Changes:
+        """Record unfinished jobs of some time that are no longer listed; track them no longer."""
+        gone = {key: job for key, job in self._missing.items() if since <= job[0] < before}
+        for key, (created_at, *_) in gone.items():
+            del self._missing[key], self.state["open_jobs"][key]
+            if created_at < self._since and self._is_continued:
+                self._removed += 1
+                self.state["held"] -= 1
         removed = [
             RemovedJob(key, created_at, status)
-            for key, (created_at, status, _) in entries.items()
+            for key, (created_at, status, _, _) in gone.items()
             if self._status in (None, status)
         ]
         return Changes(removed=removed)
+
+    def _move_positions(self, lost: int) -> None:
+        """Follow the positions of unfinished jobs when as many older ones have vanished."""
+        if lost > 0:
+            for key, (created_at, status, content, position) in self._missing.items():
+                moved = created_at, status, content, max(UNKNOWN, position - lost)
+                self._missing[key] = self.state["open_jobs"][key] = moved
+
+
+def _by_time(item: tuple[str, OpenJob | RecentJob]) -> datetime:
+    return item[1][0]
