@@ -55,6 +55,7 @@ HINTS = {  # what the command line offers for a setting that stands in the way
     "dataset": "Use another --dataset, or load --full-refresh to replace what is there.",
     "state": "Or start over: load --full-refresh.",
     "wait_seconds": "Or wait for it: load --wait SECONDS.",
+    "trust_account": "On the command line: load --trust-account, or another --dataset.",
     "table_format": "On the command line: --table-format.",
 }
 
@@ -102,6 +103,7 @@ def parser() -> Parser:
     add("--table-format", help="of --destination filesystem: delta (default) or iceberg")
     add("--models", action="store_true", help="create the views for BI in the dataset")
     add("--open", action="store_true", help="look at the jobs afterwards, in a browser")
+    add("--trust-account", action="store_true", help="load although no known job is listed")
     add("--full-refresh", action="store_true", help="drop tables and state, load all again")
     add(
         "--chunk-pages",
@@ -135,7 +137,7 @@ def load(options: argparse.Namespace, rows: Counter[str]) -> None:
         )
     if options.open:
         _require_explore(options.destination)
-    names = ("start_date", "end_date", "status", "table_format")
+    names = ("start_date", "end_date", "status", "table_format", "trust_account")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     with account_settings(demo=options.demo) as settings:
         result = load_account(

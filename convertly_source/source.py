@@ -54,6 +54,7 @@ def convertly_source(
     keep_signed_urls: bool = False,  # noqa: FBT001, FBT002 - an argument of the public interface
     requests_per_minute: float | None = None,
     table_format: Literal["delta", "iceberg"] | None = None,
+    trust_account: bool = False,  # noqa: FBT001, FBT002
 ) -> list[DltResource]:
     """Load the jobs of a Convertly account, as they are at the time of each run.
 
@@ -78,6 +79,9 @@ def convertly_source(
             when it reports that its own limit is reached, the source waits for the next minute.
         table_format: `delta` or `iceberg`, for the destination `filesystem`: dlt can't merge into
             plain files, so each run would duplicate its rows.
+        trust_account: Load even if none of the jobs that were loaded before is listed any more.
+            Without it a run then raises `SettingsError`: the key belongs to another account, or
+            the whole history was deleted.
 
     Returns:
         The source, with the resources `jobs`, `rejected_jobs` and `removed_jobs`. One reading of
@@ -104,7 +108,8 @@ def convertly_source(
     mapper = RecordMapper(naming, keep_signed_urls=keep_signed_urls)
 
     def new_run(state: RunState, window: tuple[datetime, datetime]) -> IncrementalRun:
-        return IncrementalRun(Listing(client, page_size, max_connections), status, state, window)
+        listing = Listing(client, page_size, max_connections)
+        return IncrementalRun(listing, status, state, window, trust_account=trust_account)
 
     reader = AccountReader(client, mapper, new_run, status, table_format)
     window = Created("created_at", initial_value=start, end_value=end)

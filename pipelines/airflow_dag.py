@@ -59,6 +59,9 @@ DEFAULTS = {
     params={
         **TARGET,
         "start_date": Param(None, type=OPTIONAL, description="oldest created_at"),
+        "trust_account": Param(
+            default=False, type="boolean", description="load although no known job is listed"
+        ),
         "models": Param(default=False, type="boolean", description="create the views for BI"),
     },
     doc_md=__doc__,
@@ -73,7 +76,8 @@ def convertly_jobs() -> None:
             from convertly_source import convertly_source
             from convertly_source.loading import load_account
 
-            source = convertly_source(start_date=params["start_date"], **settings)
+            settings |= {name: params[name] for name in ("start_date", "trust_account")}
+            source = convertly_source(**settings)
             result = load_account(target, source, views=params["models"])
             return dict(result.rows)
 

@@ -26,11 +26,13 @@ from convertly_source.loading.target import (
     Target,
     count_rows,
     describe,
+    landmarks,
     refuse_other_account,
     restore_schema,
     select_value,
     working_folder,
 )
+from convertly_source.reading.landmarks import check_account
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import BEGINNING
 from convertly_source.reading.run import LAG
@@ -116,7 +118,7 @@ def plan_windows(
     if whole.start >= whole.end:
         raise invalid("end", str(whole.end), f"Use a time after {whole.start}.")
     windows = split(whole, days)
-    _make_tables(target, settings)
+    _make_tables(target, settings, listing)
     return windows
 
 
@@ -228,12 +230,13 @@ def _oldest_unfinished(pipeline: dlt.Pipeline, window: Window) -> datetime:
     return ensure_datetime_in_tz(oldest, UTC) if oldest else window.end
 
 
-def _make_tables(target: Target, settings: SourceSettings) -> None:
+def _make_tables(target: Target, settings: SourceSettings, listing: Listing) -> None:
     """Make the tables, unless they are there; refuse another account than theirs."""
     source = convertly_source(**settings)
     with _stateless(target) as pipeline:
         pipeline.sync_destination()
         refuse_other_account(pipeline, source.resources["jobs"].custom_metrics["host"])
+        check_account(listing, landmarks(pipeline), listing.newest_page)
         is_new = not restore_schema(pipeline)
     if is_new:
         load_window(NO_JOBS, target, settings)

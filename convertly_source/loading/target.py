@@ -175,16 +175,26 @@ def repair_tables(pipeline: dlt.Pipeline) -> list[str]:
 
 def loaded_host(pipeline: dlt.Pipeline) -> str | None:
     """Return the host of the account that the dataset holds, once `restore` was called."""
-    sources: dict[str, Any] = pipeline.state.get("sources", {})
-    host: str | None = sources.get(SCHEMA, {}).get("resources", {}).get("jobs", {}).get("host")
+    host: str | None = _jobs_state(pipeline).get("host")
     return host
 
 
 def has_cursor(pipeline: dlt.Pipeline) -> bool:
     """Return whether jobs were loaded, by the state."""
+    states = _jobs_state(pipeline).values()
+    return any(isinstance(state, dict) and state.get("cursor") for state in states)
+
+
+def landmarks(pipeline: dlt.Pipeline) -> list[Any]:
+    """Return the jobs by which the loaded account is recognized."""
+    found: list[Any] = _jobs_state(pipeline).get("all", {}).get("landmarks", [])
+    return found
+
+
+def _jobs_state(pipeline: dlt.Pipeline) -> dict[str, Any]:
     sources: dict[str, Any] = pipeline.state.get("sources", {})
-    jobs = sources.get(SCHEMA, {}).get("resources", {}).get("jobs", {})
-    return any(isinstance(scope, dict) and scope.get("cursor") for scope in jobs.values())
+    state: dict[str, Any] = sources.get(SCHEMA, {}).get("resources", {}).get("jobs", {})
+    return state
 
 
 def refuse_other_account(pipeline: dlt.Pipeline, host: str) -> None:

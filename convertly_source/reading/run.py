@@ -12,6 +12,7 @@ from dlt.common import logger
 
 from convertly_source.api.client import OPEN_STATUSES
 from convertly_source.reading.job import ListedJob, RemovedJob
+from convertly_source.reading.landmarks import Landmark, add_landmark, check_account
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import (
     BEGINNING,
@@ -40,13 +41,20 @@ class RunState(TypedDict):
     count_has_risen: bool  # there were more of them: the next run reads everything again
     open_jobs: dict[str, OpenJob]  # unfinished when last seen
     recent_jobs: dict[str, RecentJob]  # ended, and no older than `cursor - LAG`
+    landmarks: list[Landmark]  # jobs by which the account is recognized
     jobs_read: int  # by a run that has not come to its end
 
 
 def new_state() -> RunState:
     """Remember nothing."""
     return RunState(
-        cursor=None, held=0, count_has_risen=False, open_jobs={}, recent_jobs={}, jobs_read=0
+        cursor=None,
+        held=0,
+        count_has_risen=False,
+        open_jobs={},
+        recent_jobs={},
+        landmarks=[],
+        jobs_read=0,
     )
 
 
@@ -81,10 +89,14 @@ class IncrementalRun:
         status: str | None,
         state: RunState,
         window: tuple[datetime, datetime],
+        *,
+        trust_account: bool = False,
     ) -> None:
         self.state = deepcopy(state)
         if self.state["count_has_risen"]:
             self.state |= {"cursor": None, "held": 0, "count_has_risen": False}
+        if trust_account:
+            self.state["landmarks"] = []
         self.state["jobs_read"] = 0
         self.listed, self.expected = listing.listed, 0  # `expected` jobs are to be read
         self._listing, self._status = listing, status
@@ -129,6 +141,7 @@ class IncrementalRun:
         if not page.begins_before(self._since):
             position = self.state["held"] - 1 if self._is_continued else None
             page = self._listing.search(self._since, position)
+        check_account(self._listing, self.state["landmarks"], page)
         page = page.dated_from(self._since)
         self._listed_before = page.count_before(self._since)
         if self._is_continued:
@@ -139,6 +152,7 @@ class IncrementalRun:
         until = min(self._until, newest.youngest)
         for jobs in self._listing.read(self._since, until, page):
             due = [job for job in jobs if job.created_at <= until]
+            self.state["landmarks"] = add_landmark(self.state["landmarks"], due)
             yield from self._hand_over(due, is_prefix=True)
         if self._since == BEGINNING + TICK and until == newest.youngest:
             self._listing.check(self.held - self._listed_before)

@@ -1,0 +1,52 @@
+"""Ended jobs by which a later run recognizes the account, spread over its history.
+
+Only pending jobs can be deleted, and a purge begins with the oldest. So if none of them is listed
+any more, the list belongs to another account, or the whole history was deleted.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from convertly_source.errors import SettingsError
+from convertly_source.reading.listing import Listing
+from convertly_source.reading.pages import Listed, Page
+
+MAX_LANDMARKS = 8
+
+Landmark = tuple[datetime, str]  # created_at, id
+
+
+def add_landmark(landmarks: list[Landmark], jobs: Sequence[Listed]) -> list[Landmark]:
+    """Return the landmarks with one of these younger jobs; if they are too many, every second."""
+    for before, job, after in reversed(list(zip(jobs, jobs[1:], jobs[2:], strict=False))):
+        is_alone = before.created_at < job.created_at < after.created_at
+        if job.job.is_usable and job.job.is_final and is_alone:
+            found = [*(one for one in landmarks if one[0] < job.created_at), _landmark(job)]
+            return found[::-2][::-1] if len(found) > MAX_LANDMARKS else found
+    return landmarks
+
+
+def check_account(listing: Listing, landmarks: Sequence[Landmark], page: Page) -> None:
+    """Raise `SettingsError` if no landmark is listed; `page` is one that was read already.
+
+    It costs no request if the youngest one is on that page or the newest one.
+    """
+    pages = [listing.newest_page, page]
+    for created_at, key in reversed(landmarks):
+        shown = [one for one in pages if one.begins_before(created_at) and one.overlaps(created_at)]
+        if not shown:
+            shown = [listing.search(created_at)]
+            pages += shown
+        if any((created_at, key) == _landmark(job) for one in shown for job in one.jobs):
+            return
+    if landmarks:
+        raise SettingsError(
+            "The API key belongs to another account than the one that was loaded, or all of its "
+            "jobs were deleted.",
+            "Choose another dataset, or set trust_account if it is the same account.",
+            setting="trust_account",
+        )
+
+
+def _landmark(job: Listed) -> Landmark:
+    return job.created_at, job.key
