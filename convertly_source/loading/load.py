@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import dlt
@@ -17,7 +18,7 @@ from dlt.pipeline.helpers import retry_schema_update
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from convertly_source.loading import refresh
-from convertly_source.loading.locks import database_lock, file_lock
+from convertly_source.loading.locks import database_lock, file_lock, has_lock
 from convertly_source.loading.settings import configure
 from convertly_source.loading.target import (
     Target,
@@ -33,6 +34,7 @@ from convertly_source.loading.target import (
     using,
     working_folder,
 )
+from convertly_source.loading.unlocked import load_alone
 from convertly_source.loading.views import create_views, refuse_views
 from convertly_source.tables.schema import TABLES
 
@@ -115,45 +117,56 @@ def load_account(
     rows.update(dict.fromkeys(TABLES, 0))
     with using(target):
         place = target.place()
-    with _exclusive(target, place, progress, wait_seconds) as pipeline:
-        host = source.resources["jobs"].custom_metrics["host"]
-        was_loaded = "jobs" in stored_tables(pipeline)
-        if full_refresh or _must_refresh(pipeline, host, report):
-            refresh.begin(pipeline)
-        else:
-            refuse_other_account(pipeline, host)
-        can_count = not is_lake(pipeline)
-        jobs_before = count_rows(pipeline, "jobs") if can_count else 0
-        for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
-            rows.update(chunk.rows)
-            if was_loaded and chunk.info:
-                for sentence in _new_fields(chunk.info):
-                    report(sentence)
-        new_jobs = count_rows(pipeline, "jobs") - jobs_before if can_count else None
-        is_whole = source.resources["jobs"].custom_metrics["is_whole"]
-        if refresh.is_under_way(pipeline) and (full_refresh or is_whole):
-            refresh.finish(pipeline)
-        if can_count:
-            _create_results_table(pipeline)
-        if views:
-            create_views(pipeline)
-        return LoadResult(rows, new_jobs, place, pipeline.dataset_name)
-
-
-@contextmanager
-def _exclusive(
-    target: Target, place: str, progress: Collector, wait_seconds: float
-) -> Iterator[dlt.Pipeline]:
-    """Yield the pipeline of a target, restored from the destination, and no other load beside."""
     folder = working_folder(place)
+    load = partial(
+        _load, source, place, rows, report, pages_per_chunk, full_refresh=full_refresh, views=views
+    )
     with file_lock(folder, place, wait_seconds):
         pipeline = target.fresh_pipeline(folder, progress)
         refuse_ambiguous_name(pipeline)
+        if not (has_lock(pipeline) or is_lake(pipeline)):
+            return load_alone(target, folder, progress, load)
         with ExitStack() as stack:
             with using(target):
                 stack.enter_context(database_lock(pipeline, place, wait_seconds))
                 restore(pipeline)
-            yield pipeline
+            return load(pipeline)
+
+
+def _load(
+    source: DltSource,
+    place: str,
+    rows: Counter[str],
+    report: Callable[[str], None],
+    pages_per_chunk: int,
+    pipeline: dlt.Pipeline,
+    *,
+    full_refresh: bool,
+    views: bool,
+) -> LoadResult:
+    """Load into the target of a pipeline that was restored, while nobody else does."""
+    host = source.resources["jobs"].custom_metrics["host"]
+    was_loaded = "jobs" in stored_tables(pipeline)
+    if _must_refresh(pipeline, host, report) or full_refresh:
+        refresh.begin(pipeline)
+    else:
+        refuse_other_account(pipeline, host)
+    can_count = not is_lake(pipeline)
+    jobs_before = count_rows(pipeline, "jobs") if can_count else 0
+    for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
+        rows.update(chunk.rows)
+        if was_loaded and chunk.info:
+            for sentence in _new_fields(chunk.info):
+                report(sentence)
+    new_jobs = count_rows(pipeline, "jobs") - jobs_before if can_count else None
+    is_whole = source.resources["jobs"].custom_metrics["is_whole"]
+    if refresh.is_under_way(pipeline) and (full_refresh or is_whole):
+        refresh.finish(pipeline)
+    if can_count:
+        _create_results_table(pipeline)
+    if views:
+        create_views(pipeline)
+    return LoadResult(rows, new_jobs, place, pipeline.dataset_name)
 
 
 def _must_refresh(pipeline: dlt.Pipeline, host: str, report: Callable[[str], None]) -> bool:
@@ -189,7 +202,7 @@ def load_in_chunks(
         drop = None
         counts = pipeline.normalize().row_counts
         rows = {table: counts[table] for table in counts if not table.startswith("_dlt")}
-        info = _load(pipeline)
+        info = _load_package(pipeline)
         is_complete = jobs.custom_metrics["is_complete"]
         yield Chunk(Counter(rows), info)
 
@@ -200,7 +213,7 @@ def load_in_chunks(
     wait=wait_random(0, 2),
     reraise=True,
 )
-def _load(pipeline: dlt.Pipeline) -> LoadInfo | None:
+def _load_package(pipeline: dlt.Pipeline) -> LoadInfo | None:
     return pipeline.load()
 
 

@@ -64,6 +64,11 @@ def database_lock(
         client.execute_sql("SELECT 1")  # raises if the lock was lost with its connection
 
 
+def has_lock(pipeline: dlt.Pipeline) -> bool:
+    """Return whether the database has a lock for a dataset."""
+    return _dialect(pipeline) in LOCKS
+
+
 def _dialect(pipeline: dlt.Pipeline) -> str:
     """Return which database a pipeline loads into; `sqlalchemy` is the way to several."""
     kind = pipeline.destination.destination_type.rpartition(".")[2]

@@ -7,13 +7,12 @@ the package that does.
 """
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import dlt
 
 from convertly_source.errors import ConvertlyError
-from convertly_source.loading.target import SCHEMA, is_lake, stored_tables
+from convertly_source.loading.target import SCHEMA, commit_state, is_lake, stored_tables
 
 MARK = "refresh"  # in the state: the time when it began, as the load ids of dlt
 
@@ -37,7 +36,7 @@ def begin(pipeline: dlt.Pipeline) -> None:
         state.setdefault("sources", {}).pop(SCHEMA, None)
         state[MARK] = f"{time.time():.6f}"
 
-    _commit(pipeline, forget)
+    commit_state(pipeline, forget)
 
 
 def take_drop(pipeline: dlt.Pipeline) -> str | None:
@@ -64,19 +63,11 @@ def finish(pipeline: dlt.Pipeline) -> None:
                 f"DELETE FROM {results} WHERE NOT EXISTS"  # noqa: S608
                 f" (SELECT 1 FROM {jobs} WHERE {jobs}._dlt_id = {results}._dlt_root_id)"
             )
-    _commit(pipeline, _take_mark)
+    commit_state(pipeline, _take_mark)
 
 
 def _take_mark(state: Any) -> None:
     del state[MARK]
-
-
-def _commit(pipeline: dlt.Pipeline, change: Callable[[Any], object]) -> None:
-    """Load nothing but a change of the state."""
-    with pipeline.managed_state(extract_state=True) as state:
-        change(state)
-    pipeline.normalize()
-    pipeline.load()
 
 
 def _newest_load(pipeline: dlt.Pipeline) -> str:

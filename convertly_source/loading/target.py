@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -112,6 +112,14 @@ def restore(pipeline: dlt.Pipeline) -> None:
     pipeline.sync_destination()
     if not (pipeline.default_schema_name or is_lake(pipeline)):
         restore_schema(pipeline)  # windows leave a schema without a state
+
+
+def commit_state(pipeline: dlt.Pipeline, change: Callable[[Any], object]) -> None:
+    """Load nothing but a change of the state."""
+    with pipeline.managed_state(extract_state=True) as state:
+        change(state)
+    pipeline.normalize()
+    pipeline.load()
 
 
 def is_lake(pipeline: dlt.Pipeline) -> bool:

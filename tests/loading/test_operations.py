@@ -89,7 +89,7 @@ def test_a_second_load_is_told_or_waits(loader: Loader) -> None:
     loader.assert_equal()
 
 
-@SERVERS
+@DATABASES
 @pytest.mark.parametrize("seed", TRIES)
 def test_two_machines_leave_the_account(loader: Loader, seed: int) -> None:
     """Two loads at once from two machines each end with 0 or two lines, and one more heals all."""

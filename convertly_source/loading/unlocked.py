@@ -1,0 +1,68 @@
+"""Loads into a destination that has no lock: alone, or again."""
+
+import random
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dlt
+from dlt.common.runtime.collector_base import Collector
+
+from convertly_source.errors import BusyError
+from convertly_source.loading.target import (
+    Target,
+    commit_state,
+    count_rows,
+    describe,
+    restore,
+    using,
+)
+
+MAX_ATTEMPTS = 6
+
+T = TypeVar("T")
+
+
+def load_alone(
+    target: Target,
+    folder: Path,
+    progress: Collector,
+    load: Callable[[dlt.Pipeline], T],
+) -> T:
+    """Return what `load` returns, once no other load has come in between.
+
+    A load that finds another one in `_dlt_loads` loads again from where it began, so whatever the
+    two have spoiled is read again by the one that commits last. It stores that place first, for
+    whoever loads next, should it not come to its end. Raise `BusyError` if others load all the
+    time.
+    """
+    began: dict[str, Any] = {}
+    seconds = 1.0
+    for attempt in range(MAX_ATTEMPTS):
+        started = time.monotonic()
+        with using(target):
+            pipeline = target.fresh_pipeline(folder, progress)
+            loads_before = count_rows(pipeline, "_dlt_loads")
+            restore(pipeline)
+        if attempt == 0:
+            began.update(deepcopy(pipeline.state.get("sources", {})))
+        failure: Exception | None = None
+        try:
+            result = load(pipeline)
+        except Exception as error:  # noqa: BLE001 - such as a conflict with the other load
+            failure = error
+        own = len(pipeline.list_completed_load_packages())
+        is_alone = count_rows(pipeline, "_dlt_loads") == loads_before + own
+        if failure and is_alone:
+            raise failure
+        if is_alone:
+            return result
+        with using(target):
+            pipeline = target.fresh_pipeline(folder, progress)
+            restore(pipeline)
+            commit_state(pipeline, lambda state: state.update(sources=deepcopy(began)))
+        seconds = 2 * max(seconds, time.monotonic() - started)
+        time.sleep(random.uniform(0, seconds))  # noqa: S311 - else two would go on together
+    raise BusyError(describe(pipeline))
