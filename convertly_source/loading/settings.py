@@ -22,5 +22,6 @@ FOR_DESTINATION: dict[str, dict[str, Any]] = {
 def configure(destination: str) -> None:
     """Set what suits loads into that destination, for this process, where nothing is set yet."""
     for name, value in (DEFAULTS | FOR_DESTINATION.get(destination, {})).items():
-        if dlt.config.get(name) is None:
+        broader = name.replace("convertly.", ""), name.replace("sources.convertly.", "")
+        if all(dlt.config.get(key) is None for key in (name, *broader)):
             dlt.config[name] = value
