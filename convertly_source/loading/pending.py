@@ -1,5 +1,7 @@
 """What an earlier load has left in the working folder of a pipeline."""
 
+from contextlib import suppress
+
 import dlt
 
 from convertly_source.errors import SettingsError
@@ -16,9 +18,12 @@ def finish_pending(pipeline: dlt.Pipeline) -> None:
     """
     if not pipeline.has_pending_data:
         return
-    if pipeline.get_local_state_val(TARGET) != describe(pipeline):
+    target = "another place"  # by a pipeline of the user's own, which has the same name
+    with suppress(KeyError):
+        target = pipeline.get_local_state_val(TARGET)
+    if target != describe(pipeline):
         raise SettingsError(
-            f"A load into {pipeline.get_local_state_val(TARGET)} was not finished.",
+            f"A load into {target} was not finished.",
             "Run again with the settings of that load first.",
             setting="state",
         )
