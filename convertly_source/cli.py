@@ -335,7 +335,3 @@ def _require_explore(destination: str) -> None:
         raise SettingsError(
             f"The app needs {' and '.join(EXPLORE_PACKAGES)}.", f"Install them: {INSTALL_EXPLORE}"
         )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
