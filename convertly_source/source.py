@@ -148,6 +148,7 @@ class AccountReader:
 
     def read(self, created_at: Created) -> Iterator[Any]:
         """Yield rows for dlt, and keep the state of the run in that of the resource."""
+        _load_files(can_merge=self._can_merge)  # refuses plain files before any request
         window = created_at.initial_value or BEGINNING, created_at.end_value or END
         state = self._state("window" if created_at.end_value else self._status or "all")
         stopped = self._stopped.pop(_resume_point(window, state), None)
