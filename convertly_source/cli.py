@@ -9,7 +9,6 @@ import inspect
 import os
 import shlex
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -253,12 +252,11 @@ def print_tables(_: argparse.Namespace, __: Counter[str]) -> None:
 
 
 def explore(options: argparse.Namespace, _: Counter[str]) -> None:
-    """Open the app on what is loaded; a Ctrl-C ends it."""
+    """Become the app on what is loaded, so that a Ctrl-C or a kill is marimo's own."""
     _require_explore(options.destination)
     app = str(shipped("explore_jobs.py"))
     command = [sys.executable, "-m", "marimo", "run", app, "--", *_chosen(options)]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for marimo
-    subprocess.run(command, check=False)
+    os.execv(sys.executable, command)
 
 
 def init(options: argparse.Namespace, _: Counter[str]) -> None:
