@@ -30,7 +30,9 @@ def test_init_copies_the_files_of_the_repository(tmp_path: Path) -> None:
     """The DAG, all SQL and the settings are copied byte for byte, and each is named."""
     done = run("init", "mine/new")
     assert done.returncode == 0, done.stderr
-    assert copied(tmp_path / "mine/new") == {key: path.read_bytes() for key, path in TO_COPY.items()}
+    assert copied(tmp_path / "mine/new") == {
+        key: path.read_bytes() for key, path in TO_COPY.items()
+    }
     assert sorted(done.stdout.splitlines()) == sorted(f"Wrote mine/new/{name}" for name in TO_COPY)
 
 

@@ -50,7 +50,9 @@ def room(name: str) -> str:
 
 def test_no_room_imports_one_further_down() -> None:
     """A job passes the rooms in one direction, and so do imports."""
-    homes = {file: room(".".join(file.relative_to(PACKAGE).with_suffix("").parts)) for file in modules()}
+    homes = {
+        file: room(".".join(file.relative_to(PACKAGE).with_suffix("").parts)) for file in modules()
+    }
     assert {*homes.values()} == {*ROOMS}
     for file, home in homes.items():
         for name in imports(file):
@@ -98,6 +100,8 @@ def test_tests_are_named_by_their_promise() -> None:
 
 def test_tests_stand_in_the_room_that_they_test() -> None:
     """The folders of tests are those of the package, and of what is beside it."""
-    folders = {file.relative_to(ROOT / "tests").parts[0] for file in TESTS if file.parent.name != "tests"}
+    folders = {
+        file.relative_to(ROOT / "tests").parts[0] for file in TESTS if file.parent.name != "tests"
+    }
     rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
     assert folders == rooms | {"pipelines"}

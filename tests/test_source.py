@@ -98,9 +98,7 @@ def test_a_status_list_without_order_is_read(
     assert progress == [(75,)]
 
 
-def test_a_job_never_loaded_is_not_recorded_as_removed(
-    warehouse: Warehouse, serve: Serve
-) -> None:
+def test_a_job_never_loaded_is_not_recorded_as_removed(warehouse: Warehouse, serve: Serve) -> None:
     """With a status, a job in another one that vanishes leaves no row."""
     account = DemoAccount(0)
     waiting = account.create()
@@ -124,9 +122,7 @@ def test_a_destination_that_fails_is_explained(warehouse: Warehouse, serve: Serv
     assert "what was read is kept" in known.remedy
 
 
-def test_an_incompatible_state_needs_a_full_refresh(
-    warehouse: Warehouse, serve: Serve
-) -> None:
+def test_an_incompatible_state_needs_a_full_refresh(warehouse: Warehouse, serve: Serve) -> None:
     """A state that a run can't continue from is refused, with the remedy, before any request."""
     api = serve(DemoAccount(5))
     warehouse.load(api)
@@ -164,10 +160,10 @@ def test_duckdb_gets_parquet(
 def test_making_a_source_sets_nothing_of_dlt(serve: Serve) -> None:
     """Neither a source that is made nor one that is read writes into dlt's configuration."""
     api = serve(DemoAccount(5))
-    config = Container()[PluggableRunContext].providers
+    providers: list[Any] = Container()[PluggableRunContext].providers.providers
 
     def written() -> list[str]:
-        return [repr(provider.to_toml()) for provider in config.providers if provider.is_writable]
+        return [provider.to_toml() for provider in providers if provider.is_writable]
 
     before = written()
     list(source(DEMO_KEY, api.url))

@@ -76,25 +76,23 @@ def backfill(api: DemoAPI, *arguments: str, **environment: str) -> Done:
     return run("backfill", *arguments, **access(api) | environment)
 
 
-def command(*arguments: str, **environment: str) -> dict[str, Any]:
-    """Return how to start the command line in a process of its own."""
-    return {
-        "args": [sys.executable, "-m", "convertly_source", *arguments],
-        "env": os.environ | environment,
-        "stdin": subprocess.DEVNULL,
-        "text": True,
-    }
-
-
 def started(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
     """Start the command line in a process of its own."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(**command(*arguments, **environment), **pipes)
+    return subprocess.Popen(
+        [sys.executable, "-m", "convertly_source", *arguments],
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def run_apart(*arguments: str, **environment: str) -> Done:
     """Run the command line in a process of its own."""
-    return subprocess.run(**command(*arguments, **environment), capture_output=True, check=False)
+    process = started(*arguments, **environment)
+    output, errors = process.communicate()
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
 
 def kill(process: "subprocess.Popen[str]") -> None:
@@ -106,9 +104,10 @@ def kill(process: "subprocess.Popen[str]") -> None:
 @contextmanager
 def held(file: Path) -> Iterator[None]:
     """Hold a DuckDB file open in another process, as a reader of it does."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(file)], **pipes) as process:  # type: ignore[call-overload]
+    command = [sys.executable, "-c", HOLD, str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
+            assert process.stdout
             assert process.stdout.readline() == b"held\n"
             yield
         finally:

@@ -44,7 +44,8 @@ from convertly_source.reading.run import LAG
 
 Serve = Callable[..., DemoAPI]
 DAY = timedelta(days=1)
-TIMESTAMPS = st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1), timezones=st.just(timezone.utc))  # noqa: DTZ001
+EARLIEST, LATEST = datetime(2020, 1, 1), datetime(2030, 1, 1)  # noqa: DTZ001
+TIMESTAMPS = st.datetimes(EARLIEST, LATEST, timezones=st.just(timezone.utc))
 
 
 class Backfill:
@@ -53,7 +54,7 @@ class Backfill:
     def __init__(self, api: DemoAPI, destination: str = "duckdb") -> None:
         self.api = api
         self.target = Target(destination, "history")
-        self.settings = {"api_key": DEMO_KEY, "base_url": api.url}
+        self.settings: dict[str, Any] = {"api_key": DEMO_KEY, "base_url": api.url}
 
     @property
     def jobs(self) -> list[Job]:

@@ -27,7 +27,10 @@ def test_the_result_tells_what_was_loaded(serve: Serve) -> None:
     first = load_into(TARGET, api)
     assert {*first.rows} >= {*TABLES}
     assert (first.rows["jobs"], first.new_jobs) == (120, 120)
-    assert first.rows["jobs__results"] == query("SELECT count(*) FROM convertly_data.jobs__results")[0][0]
+    assert (
+        first.rows["jobs__results"]
+        == query("SELECT count(*) FROM convertly_data.jobs__results")[0][0]
+    )
     assert first.place == f"convertly_data of duckdb:///{Path.cwd()}/convertly.duckdb"
     assert first.dataset == "convertly_data"
     api.account.finish(api.account.unfinished()[0])
@@ -174,7 +177,9 @@ def test_an_account_replaces_the_demo(serve: Serve) -> None:
     load_into(TARGET, account, {"base_url": url}, report=sentences.append)
     assert sentences == ["Replacing the demo data with your account."]
     assert content() == listed(account.account)
-    with pytest.raises(SettingsError, match=r"holds the account of localhost, not that of 127") as no:
+    with pytest.raises(
+        SettingsError, match=r"holds the account of localhost, not that of 127"
+    ) as no:
         load_into(TARGET, demo)
     assert no.value.setting == "dataset"
     assert content() == listed(account.account)
@@ -240,7 +245,7 @@ def test_a_chunk_that_was_loaded_is_not_read_again(serve: Serve) -> None:
     chunks = load_in_chunks(pipeline, convertly_source(DEMO_KEY, api.url), 3)
     for _ in range(2):
         next(chunks)
-    chunks.close()
+    del chunks
     loaded = len(content())
     assert 300 <= loaded < 1500
     api.requests.clear()

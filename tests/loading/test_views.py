@@ -25,7 +25,7 @@ def test_the_views_have_the_figures_of_the_account(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each view has what is computed here from the account's jobs; created again, it is the same."""
+    """Each view has what is computed here from the account's jobs, also when created again."""
     api = serve(DemoAccount(400))
     jobs = api.account.jobs
     for _ in range(2):

@@ -27,11 +27,10 @@ def test_a_script_is_a_command(script: str, capsys: pytest.CaptureFixture[str]) 
     before = signal.getsignal(signal.SIGINT)
     try:
         with (
-            patch.dict(os.environ),
+            patch.dict(os.environ, DLT_PROJECT_DIR="unused"),
             patch.object(sys, "argv", [str(path), "--help"]),
             pytest.raises(SystemExit) as ended,
         ):
-            os.environ.pop("DLT_PROJECT_DIR", None)
             runpy.run_path(str(path), run_name="__main__")
     finally:
         signal.signal(signal.SIGINT, before)
