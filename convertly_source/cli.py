@@ -9,7 +9,6 @@ import inspect
 import os
 import shlex
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -265,12 +264,11 @@ def print_tables(_: argparse.Namespace, __: Counter[str]) -> None:
 
 
 def explore(options: argparse.Namespace, _: Counter[str]) -> None:
-    """Open the app on what is loaded; a Ctrl-C ends it."""
+    """Become the app on what is loaded, so that a Ctrl-C or a kill is marimo's own."""
     _require_explore(options.destination)
     app = str(shipped("explore_jobs.py"))
     command = [sys.executable, "-m", "marimo", "run", app, "--", *_chosen(options)]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for marimo
-    subprocess.run(command, check=False)
+    os.execv(sys.executable, command)
 
 
 def init(options: argparse.Namespace, _: Counter[str]) -> None:
@@ -294,7 +292,6 @@ def account_settings(*, demo: bool) -> Iterator[dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; what a person can change is told in two lines."""
-    os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")  # before dlt looks there
     rows = Counter[str]()
     _stop_on_ctrl_c(rows)
     try:
@@ -348,7 +345,3 @@ def _require_explore(destination: str) -> None:
         raise SettingsError(
             f"The app needs {' and '.join(EXPLORE_PACKAGES)}.", f"Install them: {INSTALL_EXPLORE}"
         )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,6 +9,7 @@ import duckdb_extensions
 import psycopg2
 import pytest
 from helpers.history import Ask
+from helpers.script import restart_dlt
 from helpers.servers import mariadb, postgres, s3
 from helpers.warehouse import Place, Warehouse
 
@@ -27,6 +28,7 @@ def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"convertly_source.{module}.MINUTE", 0.05)
     monkeypatch.setenv("LOAD__TRUNCATE_STAGING_DATASET", "true")
     monkeypatch.chdir(tmp_path)
+    restart_dlt()  # what a load has set is for its process
 
 
 @pytest.fixture

@@ -218,7 +218,8 @@ def _log(state: RetryCallState) -> None:
 
 def _auth(api_key: str, method: str) -> BearerTokenAuth | APIKeyAuth:
     if method not in AUTH_METHODS:
-        raise SettingsError(f"auth_method is {method!r}.", f"Use one of {', '.join(AUTH_METHODS)}.")
+        allowed = f"Use one of: {', '.join(AUTH_METHODS)}."
+        raise SettingsError(f"Invalid auth_method {method!r}.", allowed, setting="auth_method")
     if not re.fullmatch("[!-~]+", api_key):
         raise SettingsError(
             "The API key is empty or has characters that a key can't have.",

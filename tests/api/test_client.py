@@ -74,7 +74,7 @@ NO_SETTINGS = [
     *(((url,), f"{url}/api/jobs is not a usable", "CONVERTLY_BASE_URL") for url in NO_URLS),
     *(((url,), f"{url}/api/jobs is not encrypted", "https://") for url in FAR),
     (("https://cvly:pass@a.example",), "a user name or a password", "CONVERTLY_BASE_URL"),
-    ((NOBODY, KEY, "Bearer"), "auth_method is 'Bearer'.", "Use one of bearer, x-api-key."),
+    ((NOBODY, KEY, "Bearer"), "Invalid auth_method 'Bearer'.", "Use one of: bearer, x-api-key."),
 ]
 
 

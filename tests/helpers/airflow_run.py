@@ -1,6 +1,6 @@
 """Run by the Python of an Airflow: `dag.test()` of a DAG, with parameters in JSON.
 
-Without arguments it says how the DAGs were imported.
+Without arguments it prints how the DAGs were imported.
 """
 
 import json
@@ -17,10 +17,10 @@ if sys.argv[1:]:
     dags.dags[dag].test(run_conf=json.loads(parameters))
 else:
     tasks = [task for dag in dags.dags.values() for task in dag.tasks]
-    said = {
+    found = {
         "dags": sorted(dags.dags),
         "errors": dags.import_errors,
         "warnings": dags.captured_warnings,
         "growth": {float(task.retry_exponential_backoff) for task in tasks}.pop(),
     }
-    print(f"\n{json.dumps(said)}")
+    print(f"\n{json.dumps(found)}")

@@ -16,8 +16,8 @@ import pytest
 
 from helpers.servers import free_port
 
-TESTS = Path(__file__).resolve().parent
-DAG = TESTS.parents[1] / "pipelines" / "airflow_dag.py"
+AIRFLOW_RUN = Path(__file__).with_name("airflow_run.py")
+DAG = Path(__file__).resolve().parents[2] / "pipelines" / "airflow_dag.py"
 PYTHONS = {"3.3.2": "AIRFLOW_PYTHON", "2.11.2": "AIRFLOW_2_PYTHON"}
 Done = subprocess.CompletedProcess[str]
 
@@ -46,7 +46,7 @@ class Airflow(NamedTuple):
         return airflow
 
     def environment(self, settings: dict[str, str]) -> dict[str, str]:
-        """Give the environment that it runs in: that of the tests is not for it."""
+        """Return the environment that it runs in: that of the tests is not for it."""
         driver = {"": "psycopg2", "_ASYNC": "asyncpg"} if self.database else {}
         databases = {
             f"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN{name}": self.database.replace(":", f"+{kind}:", 1)
@@ -84,10 +84,9 @@ class Airflow(NamedTuple):
 
     def test(self, dag: str, parameters: dict[str, Any], **settings: str) -> Done:
         """Run a DAG without a scheduler, by `dag.test()`."""
-        script = str(TESTS / "airflow_run.py")
         # There, at DEBUG, Airflow 3.3.2 prints the very secrets that it is to mask.
         settings["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "INFO"
-        return self.run(script, dag, json.dumps(parameters), **settings)
+        return self.run(str(AIRFLOW_RUN), dag, json.dumps(parameters), **settings)
 
     @contextmanager
     def scheduler(self, **settings: str) -> Iterator[None]:
@@ -116,7 +115,7 @@ class Airflow(NamedTuple):
             yield
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
-        """Ask the database of Airflow."""
+        """Query the database of Airflow."""
         if not self.database:
             with closing(sqlite3.connect(self.home / "airflow.db")) as file:
                 return file.execute(sql).fetchall()
@@ -125,7 +124,7 @@ class Airflow(NamedTuple):
             return cursor.fetchall()
 
     def returned(self, task: str) -> list[Any]:
-        """List what a task has returned, in the order of runs and windows."""
+        """Return what a task has returned, in the order of runs and windows."""
         sql = (
             "SELECT value FROM xcom WHERE key = 'return_value'"
             f" AND task_id = '{task}' ORDER BY dag_run_id, map_index"

@@ -11,30 +11,32 @@ from convertly_source.api.client import Job
 from helpers.warehouse import Place
 
 Row = tuple[Any, ...]
-SQL_DATABASES = pytest.mark.parametrize("place", ["duckdb", "postgres"], indirect=True)
+SQL_DATABASES = pytest.mark.parametrize(
+    "place", ["duckdb", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True
+)
 
 
-def moment(text: str) -> datetime:
-    """Read a time of the demo account."""
+def timestamp(text: str) -> datetime:
+    """Return a timestamp of the demo account."""
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def seconds(job: Job) -> float | None:
-    """Say how long a job took."""
+    """Return how long a job took, in seconds."""
     if not job["completed_at"]:
         return None
-    return (moment(job["completed_at"]) - moment(job["created_at"])).total_seconds()
+    return (timestamp(job["completed_at"]) - timestamp(job["created_at"])).total_seconds()
 
 
 def files(job: Job) -> list[Job]:
-    """List a job's files whose sizes before and after are known."""
+    """Return a job's files whose sizes before and after are known."""
     results = job["results"] if job["status"] in ("completed", "failed") else None
     items = results.get("files", [results]) if isinstance(results, dict) else results or []
     return [item for item in items if isinstance(item, dict) and "finalSize" in item]
 
 
 def weigh(items: list[Job]) -> Row:
-    """Weigh files before and after: bytes in, out, saved, and percent."""
+    """Return the bytes of files before, after and saved, and the percent that was saved."""
     if not items:
         return None, None, None, None
     before = sum(item["originalSize"] for item in items)
@@ -43,7 +45,7 @@ def weigh(items: list[Job]) -> Row:
 
 
 def select(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sql: str) -> list[Row]:
-    """Ask the destination."""
+    """Query the destination."""
     for name, value in place.settings.items():
         monkeypatch.setenv(name, value)
     _, dataset, _, destination = place.arguments

@@ -1,15 +1,17 @@
 """Loads as processes of their own, at the same time or killed, and what they leave behind."""
 
-import subprocess
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
+from convertly_source.demo import DemoAccount, DemoAPI
 from convertly_source.loading import Target
 from helpers.model import summary
-from helpers.script import command
+from helpers.script import access, started
 from helpers.warehouse import Place
+
+if TYPE_CHECKING:
+    import subprocess
 
 Loaded = dict[str, tuple[str, int]]
 
@@ -28,18 +30,13 @@ class Loader:
     def start(self, *arguments: str, machine: str = "one") -> "subprocess.Popen[str]":
         """Start a load in small chunks."""
         environment = {
-            "CONVERTLY_API_KEY": DEMO_KEY,
-            "CONVERTLY_BASE_URL": self.api.url,
+            **access(self.api),
             "DLT_DATA_DIR": str(self._folder / machine),
             "PYTHONWARNINGS": "ignore",  # SQLAlchemy's, of dlt's merge
             **self._place.settings,
         }
-        chunks = ("--chunk-pages", "3")
-        return subprocess.Popen(
-            **command(*self._place.arguments, *chunks, *arguments, **environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        chosen = (*self._place.arguments, "--chunk-pages", "3")
+        return started("load", *chosen, *arguments, **environment)
 
     def run(self, *arguments: str, machine: str = "one") -> tuple[int, str, list[str]]:
         """Load to the end; return the exit code, the output, and the lines for a person."""

@@ -63,7 +63,7 @@ def folder_of(user: str) -> Iterator[tuple[Path, partial[subprocess.Popen[bytes]
 
 @contextmanager
 def running(
-    process: subprocess.Popen[bytes],
+    process: subprocess.Popen[Any],
     is_up: Callable[[], object],
     end: signal.Signals = signal.SIGTERM,
 ) -> Iterator[None]:

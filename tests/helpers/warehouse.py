@@ -8,6 +8,7 @@ import duckdb
 
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAPI
+from convertly_source.loading import LoadResult, Target, load_account
 
 
 class Warehouse:
@@ -38,6 +39,14 @@ class Warehouse:
         """Select columns of a table, sorted; none when the table is not there."""
         names = self.query(f"SELECT 1 FROM duckdb_tables() WHERE table_name = '{table}'")
         return sorted(self.query(f"SELECT {', '.join(columns)} FROM {table}")) if names else []
+
+
+def load_into(
+    target: Target, api: DemoAPI, settings: dict[str, Any] | None = None, **options: Any
+) -> LoadResult:
+    """Load the account of `api`; `settings` are those of the source."""
+    given = {"api_key": DEMO_KEY, "base_url": api.url} | (settings or {})
+    return load_account(target, convertly_source(**given), **options)
 
 
 class Place(NamedTuple):

@@ -14,18 +14,19 @@ from dlt.common.configuration.specs.base_configuration import extract_inner_hint
 from dlt.common.destination import Destination
 from dlt.common.libs.deltalake import get_delta_tables
 from dlt.common.libs.pyiceberg import get_iceberg_tables
+from dlt.pipeline.exceptions import PipelineStepFailed
 from helpers.model import summary
-from helpers.script import SCRIPT, assert_refused, load_from
+from helpers.script import README, load_from
 from helpers.servers import postgres
 from helpers.warehouse import Place
 
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
+from convertly_source.errors import explained
 from convertly_source.tables.records import fingerprint
 
 Serve = Callable[..., DemoAPI]
 Tables = dict[str, list[dict[str, Any]]]
-README = SCRIPT.parents[1] / "README.md"
 COLUMNS = {
     "jobs": ("id", "status", "progress", "completed_files", "error_message"),
     "jobs__results": ("job_id", "_dlt_list_idx", "filename", "value"),
@@ -91,14 +92,13 @@ def assert_equal(tables: Tables, account: DemoAccount, gone: list[str]) -> None:
     "place",
     [
         "duckdb",
-        "ducklake",
-        "postgres",
-        "sqlalchemy",
-        "sqlalchemy on mariadb",
-        "delta",
-        "iceberg",
-        "delta on s3",
-        "iceberg on s3",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                *("ducklake", "postgres", "sqlalchemy", "sqlalchemy on mariadb"),
+                *("delta", "iceberg", "delta on s3", "iceberg on s3"),
+            )
+        ),
     ],
     indirect=True,
 )
@@ -131,6 +131,7 @@ def test_a_destination_equals_the_account(
     assert_equal(read(place, tmp_path, monkeypatch), account, gone)
 
 
+@pytest.mark.slow
 def test_the_rights_in_the_readme_are_enough(serve: Serve, servers: Any) -> None:
     """On PostgreSQL, a role with the rights that the README lists loads, and makes views."""
     readme = README.read_text()
@@ -177,7 +178,7 @@ def credentials_of(kind: str) -> Any:
     return extract_inner_hint(hint)()
 
 
-def test_the_settings_of_destinations_that_are_not_tested_are_dlts() -> None:
+def test_settings_of_untested_destinations_are_dlts() -> None:
     """Where a destination can't be run, its settings in the README are at least those of dlt."""
     urls = {kind: value for _, kind, value in NAMED if kind not in TESTED}
     fields = re.findall(
@@ -198,14 +199,13 @@ def test_the_settings_of_destinations_that_are_not_tested_are_dlts() -> None:
 def test_plain_files_are_refused(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files can't be merged into: the script and the source refuse them, with the remedy."""
+    """Files can't be merged into: the source refuses them, with the remedy."""
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", f"file://{tmp_path}/lake")
     api = serve(DemoAccount(5))
-    assert_refused(
-        load_from(api, "--destination", "filesystem", "--table-format", "parquet"), 2, "parquet"
-    )
-    assert_refused(load_from(api, "--table-format", "delta"), 2, "--destination filesystem")
     pipeline = dlt.pipeline("plain", str(tmp_path / "p"), destination="filesystem")
-    with pytest.raises(Exception, match="Plain files can't be merged into"):
+    with pytest.raises(PipelineStepFailed, match="can't merge into plain files") as failed:
         pipeline.run(convertly_source(DEMO_KEY, api.url))
+    known = explained(failed.value)
+    assert known
+    assert (known.setting, "delta, iceberg" in known.remedy) == ("table_format", True)
     assert not api.requests

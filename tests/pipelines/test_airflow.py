@@ -1,5 +1,6 @@
 """`pipelines/airflow_dag.py` in real Airflows, alone in the DAGs folder."""
 
+import ast
 import json
 import time
 from collections.abc import Callable
@@ -11,14 +12,14 @@ from typing import Any
 import duckdb
 import psycopg2
 import pytest
-from helpers.airflows import PYTHONS, Airflow
+from helpers.airflows import AIRFLOW_RUN, DAG, PYTHONS, Airflow
 from helpers.history import Ask, assert_equal, schemas
 from helpers.servers import postgres
 
 from convertly_source.demo import DemoAccount, DemoAPI, Reply
 from convertly_source.tables.schema import TABLES
 
-pytestmark = pytest.mark.xdist_group("airflow")
+pytestmark = pytest.mark.xdist_group("airflow")  # one worker makes each Airflow, once
 Serve = Callable[..., DemoAPI]
 KEY = "cvly_a-key-that-is-a-secret"
 
@@ -45,19 +46,22 @@ def assert_no_key(airflow: Airflow, *outputs: str) -> None:
     assert not any(KEY.encode() in text for text in [*texts, *map(str.encode, outputs)])
 
 
+@pytest.mark.slow
 def test_the_dags_are_imported_without_a_warning(airflow: Airflow) -> None:
     """Both DAGs are there, without error or warning, and the waits between retries grow."""
-    done = airflow.run(str(Path(__file__).with_name("airflow_run.py")))
-    [said] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert said["dags"] == ["convertly_backfill", "convertly_jobs"]
-    assert (said["errors"], said["warnings"]) == ({}, {})
-    assert said["growth"] == {"3.3.2": 2, "2.11.2": True}[airflow.version]
+    done = airflow.run(str(AIRFLOW_RUN))
+    [found] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert found["dags"] == ["convertly_backfill", "convertly_jobs"]
+    assert (found["errors"], found["warnings"]) == ({}, {})
+    assert found["growth"] == {"3.3.2": 2, "2.11.2": True}[airflow.version]
 
 
+@pytest.mark.slow
 def test_both_dags_load_the_account_into_duckdb(airflow: Airflow, serve: Serve) -> None:
     """New and changed jobs arrive, windows one by one; the key of a connection is seen nowhere.
 
-    The counts of the rows are returned. Nothing is left of the folders that the tasks worked in.
+    The counts of the rows are returned, and the views are there when they are asked for. Nothing is
+    left of the folders that the tasks worked in.
     """
     api = serve(DemoAPI(DemoAccount(150), key=KEY))
     file = airflow.home / "jobs.duckdb"
@@ -77,7 +81,8 @@ def test_both_dags_load_the_account_into_duckdb(airflow: Airflow, serve: Serve) 
         ("convertly_jobs", "convertly_data"),
         ("convertly_backfill", "history"),
     ):
-        parameters = {"dataset": dataset} | ({"days_per_window": 2} if "back" in dag else {})
+        own = {"days_per_window": 2} if "back" in dag else {"models": True}
+        parameters = {"dataset": dataset} | own
         done = airflow.test(dag, parameters, **settings)
         outputs += [done.stdout, done.stderr]
         assert {state for _, state, _ in states(airflow, dag)} == {"success"}, done.stdout
@@ -87,6 +92,7 @@ def test_both_dags_load_the_account_into_duckdb(airflow: Airflow, serve: Serve) 
     first, second = airflow.returned("load_jobs")
     assert {*first} == {*second} == {*TABLES}
     assert (first["jobs"], second["jobs"]) == (150, 2)
+    assert ask("SELECT count(*) FROM convertly_data.job_facts") == [(151,)]
     windows = airflow.returned("load_one_by_one")
     assert len(windows) == 3
     assert sum(rows["jobs"] for rows in windows) == 152
@@ -97,12 +103,13 @@ def test_both_dags_load_the_account_into_duckdb(airflow: Airflow, serve: Serve) 
     assert_no_key(airflow, *outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("folder", "said"),
+    ("folder", "message"),
     [("{home}/", "Invalid API key."), ("", "to an absolute path")],
 )
-def test_what_can_not_heal_fails_at_once(
-    airflow: Airflow, serve: Serve, folder: str, said: str
+def test_an_error_that_stays_fails_at_once(
+    airflow: Airflow, serve: Serve, folder: str, message: str
 ) -> None:
     """A key (of a variable) that the API refuses, or a wrong setting, is not tried again."""
     api = serve()
@@ -113,8 +120,46 @@ def test_what_can_not_heal_fails_at_once(
     }
     done = airflow.test("convertly_jobs", {}, **settings)
     assert states(airflow, "convertly_jobs") == [("load_jobs", "failed", 1)]
-    assert said in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
     assert_no_key(airflow, done.stdout, done.stderr)
+
+
+@pytest.mark.slow
+def test_a_quiet_first_day_has_the_results_table(airflow: Airflow, serve: Serve) -> None:
+    """The hourly DAG, too, creates `jobs__results` where no job has a result yet."""
+    api = serve(DemoAPI(DemoAccount(0), key=KEY))
+    api.account.create()
+    file = airflow.home / "quiet.duckdb"
+    settings = {
+        "AIRFLOW_VAR_CONVERTLY_API_KEY": KEY,
+        "CONVERTLY_BASE_URL": api.url,
+        "DESTINATION__DUCKDB__CREDENTIALS": str(file),
+    }
+    airflow.test("convertly_jobs", {}, **settings)
+    with duckdb.connect(str(file)) as database:
+        assert database.execute("SELECT count(*) FROM convertly_data.jobs").fetchall() == [(1,)]
+        assert not database.execute("FROM convertly_data.jobs__results").fetchall()
+
+
+def test_the_dags_load_by_the_functions_of_the_package() -> None:
+    """Tasks call what the command line calls; the file itself has no load of its own."""
+    tree = ast.parse(DAG.read_text())
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names = {
+        alias.name
+        for node in nodes
+        for alias in node.names
+        if node.module and node.module.startswith("convertly_source.loading")
+    }
+    assert names >= {"load_account", "plan_windows", "load_window", "check", "configure", "Target"}
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    called = {
+        func.attr if isinstance(func, ast.Attribute) else func.id
+        for func in calls
+        if isinstance(func, ast.Attribute | ast.Name)
+    }
+    assert called >= {"load_account", "plan_windows", "load_window", "check", "configure"}
+    assert not called & {"run", "extract", "pipeline"}
 
 
 class Gate:
@@ -148,6 +193,7 @@ def wait(airflow: Airflow, sql: str) -> None:
         time.sleep(0.5)
 
 
+@pytest.mark.slow
 def test_a_scheduler_runs_them(
     serve: Serve, servers: Any, in_postgres: Ask, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from statistics import median, quantiles
 from typing import Any
 
 import pytest
-from helpers.figures import SQL_DATABASES, Row, files, moment, seconds, select, weigh
+from helpers.figures import SQL_DATABASES, Row, files, seconds, select, timestamp, weigh
 from helpers.model import summary
 from helpers.script import SCRIPT, load_from
 from helpers.warehouse import Place
@@ -31,13 +31,13 @@ def questions() -> list[tuple[str, str]]:
 
 def until_now(account: DemoAccount) -> list[Job]:
     """Move jobs in time, so that the last one is half an hour old, and let some take hours."""
-    last = moment(account.jobs[-1]["created_at"])
+    last = timestamp(account.jobs[-1]["created_at"])
     shift = datetime.now(timezone.utc) - timedelta(minutes=30) - last
     for number, job in enumerate(account.jobs):
-        job["created_at"] = (moment(job["created_at"]) + shift).isoformat()
+        job["created_at"] = (timestamp(job["created_at"]) + shift).isoformat()
         if job["completed_at"]:
             longer = timedelta(hours=9 * (number % 10 == 0), seconds=number % 97)
-            job["completed_at"] = (moment(job["completed_at"]) + shift + longer).isoformat()
+            job["completed_at"] = (timestamp(job["completed_at"]) + shift + longer).isoformat()
     return account.jobs
 
 
@@ -51,13 +51,13 @@ def by_type(jobs: list[Job], status: str) -> list[tuple[str, list[Job]]]:
 
 
 def failed_lately(jobs: list[Job]) -> list[Row]:
-    """Count the failures of the last 24 hours, by message and type; none is as old as that."""
+    """Count the failures of the last 24 hours, by message and type."""
     since = datetime.now(timezone.utc) - timedelta(hours=24)
     groups = defaultdict[Row, list[datetime]](list)
     for _, failed in by_type(jobs, "failed"):
         for job in failed:
-            if moment(job["created_at"]) > since:
-                groups[job["error_message"], job["job_type"]].append(moment(job["created_at"]))
+            if timestamp(job["created_at"]) > since:
+                groups[job["error_message"], job["job_type"]].append(timestamp(job["created_at"]))
     rows = [(*key, len(times), max(times)) for key, times in groups.items()]
     return sorted(rows, key=lambda row: row[2:], reverse=True)
 
@@ -73,14 +73,14 @@ def formats(jobs: list[Job]) -> list[Row]:
 
 
 def hanging(jobs: list[Job]) -> list[Row]:
-    """List the jobs that are open for more than an hour, and their age."""
+    """List the jobs that are open for more than an hour, and for how many."""
     now = datetime.now(timezone.utc)
-    ages = [(job, (now - moment(job["created_at"])).total_seconds() // 3600) for job in jobs]
+    waits = [(job, (now - timestamp(job["created_at"])).total_seconds() // 3600) for job in jobs]
     names = ("id", "job_type", "status", "progress")
     return [
-        (*(job[name] for name in names), age)
-        for job, age in ages
-        if age >= 1 and job["status"] in ("pending", "processing")
+        (*(job[name] for name in names), hours_open)
+        for job, hours_open in waits
+        if hours_open >= 1 and job["status"] in ("pending", "processing")
     ]
 
 
@@ -107,7 +107,7 @@ def is_like(job: Job, other: Job) -> bool:
 
 def wait(job: Job, other: Job) -> timedelta:
     """Measure the time from the end of a job to another one."""
-    return moment(other["created_at"]) - moment(job["completed_at"])
+    return timestamp(other["created_at"]) - timestamp(job["completed_at"])
 
 
 def hours(jobs: list[Job]) -> list[Row]:
@@ -115,7 +115,7 @@ def hours(jobs: list[Job]) -> list[Row]:
     groups = defaultdict[int, list[Job]](list)
     for _, completed in by_type(jobs, "completed"):
         for job in completed:
-            groups[moment(job["completed_at"]).hour].append(job)
+            groups[timestamp(job["completed_at"]).hour].append(job)
     return [
         (
             hour,
@@ -143,7 +143,7 @@ def weeks(jobs: list[Job]) -> list[Row]:
     """Divide what failed by what ended, by week."""
     ended, failed = Counter[date](), Counter[date]()
     for job in jobs:
-        day = moment(job["created_at"]).date()
+        day = timestamp(job["created_at"]).date()
         week = day - timedelta(days=day.weekday())
         ended[week] += job["status"] in ("completed", "failed")
         failed[week] += job["status"] == "failed"
@@ -164,15 +164,15 @@ def without_results(jobs: list[Job]) -> list[Row]:
     """Count the completed jobs that have no item in their results."""
     empty = [job for job in jobs if not summary(job)[-1]]
     return [
-        (kind, len(group), min(moment(job["created_at"]) for job in group))
+        (kind, len(group), min(timestamp(job["created_at"]) for job in group))
         for kind, group in by_type(empty, "completed")
     ]
 
 
 def at_once(jobs: list[Job]) -> list[Row]:
     """Count the jobs under way after each start and end, and keep the most of each day."""
-    changes = [(moment(job["created_at"]), 1) for job in jobs]
-    changes += [(moment(job["completed_at"]), -1) for job in jobs if job["completed_at"]]
+    changes = [(timestamp(job["created_at"]), 1) for job in jobs]
+    changes += [(timestamp(job["completed_at"]), -1) for job in jobs if job["completed_at"]]
     most, under_way = Counter[date](), 0
     for time, change in sorted(changes):
         under_way += change
@@ -198,7 +198,7 @@ ANSWERS = {
 def test_each_question_is_answered(
     serve: Serve, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each query gives what is computed here from the account's jobs, and that is something."""
+    """Each query returns what is computed here from the account's jobs, and some rows."""
     api = serve(DemoAccount(600, every=timedelta(minutes=20)))
     jobs = until_now(api.account)
     for job in jobs[-150::3]:
@@ -220,7 +220,7 @@ def test_each_question_is_answered(
 
 
 def plain(value: Any) -> Any:
-    """Take a number as a float, whatever type a database gives it."""
+    """Return a number as a float, whatever type a database has."""
     return float(value) if isinstance(value, int | float | Decimal) else value
 
 

@@ -1,25 +1,31 @@
 """The app `pipelines/explore_jobs.py`: looked at in a browser, and run as a script."""
 
+import gc
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlsplit
+from warnings import catch_warnings, simplefilter
 
 import duckdb
 import pytest
-from helpers.script import assert_refused, command, load_from, query
+from helpers.figures import SQL_DATABASES
+from helpers.script import README, Done, access, load_from, query, restart_dlt, started
 from helpers.servers import EXPLORE_JOBS, chromium, explorer, running
 from helpers.warehouse import Place
 from playwright.sync_api import Page
 
-from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
+from convertly_source.demo import DemoAccount, DemoAPI
 
 Serve = Callable[..., DemoAPI]
 Open = Callable[..., Page]
@@ -49,7 +55,7 @@ WIDER = """() => [...document.querySelectorAll('*')].filter(one =>
 
 @pytest.fixture
 def browse(servers: Any) -> Iterator[Open]:
-    """Open the app, or an address. No other host is asked, and the console has no error."""
+    """Open the app, or an address. No other host is contacted, and the console has no error."""
     with ExitStack() as stack:
         asked, wrong, addresses = set[str | None](), list[str](), list[str]()
 
@@ -72,7 +78,7 @@ def browse(servers: Any) -> Iterator[Open]:
 
 
 def seen(page: Page) -> dict[str, Any]:
-    """Read the figures of the page: the four on top, the bars, and the lists."""
+    """Return the figures of the page: the four on top, the bars, and the lists."""
     stats = page.locator("marimo-stat").evaluate_all(TEXTS)
     bars = page.locator("[aria-roledescription=bar]").evaluate_all(LABELS)
     figures = {"stats": [texts[1] for texts in stats if texts], "bars": sorted(bars)}
@@ -84,7 +90,7 @@ def seen(page: Page) -> dict[str, Any]:
 
 
 def expected(where: str = "true", any_status: str = "true") -> dict[str, Any]:
-    """Ask the tables, not the views, for what the page is to show."""
+    """Query the tables, not the views, for what the page is to show."""
 
     def ask(sql: str) -> list[Any]:
         with duckdb.connect("convertly.duckdb", read_only=True) as connection:
@@ -152,6 +158,7 @@ def choose(page: Page, label: str, value: str) -> None:
     page.get_by_label(label, exact=True).select_option(value)
 
 
+@pytest.mark.slow
 def test_the_page_has_the_figures_of_the_tables(serve: Serve, browse: Open) -> None:
     """Whole, and by type, status, period and job; on a phone too, which scrolls down only."""
     account = DemoAccount(400)
@@ -176,7 +183,8 @@ def test_the_page_has_the_figures_of_the_tables(serve: Serve, browse: Open) -> N
     assert_shows(page, expected(in_period, in_period) | {"Results": [["-", "a.pdf"]]})
 
 
-def test_what_the_api_says_is_text(serve: Serve, browse: Open) -> None:
+@pytest.mark.slow
+def test_texts_of_the_api_are_shown_as_plain_text(serve: Serve, browse: Open) -> None:
     """HTML, Markdown and links in a text of the API are shown as they are, and do nothing."""
     account = DemoAccount(30)
     link = "https://example.com/a.png"
@@ -197,13 +205,14 @@ def test_what_the_api_says_is_text(serve: Serve, browse: Open) -> None:
     assert made.count() == 0
 
 
-def test_what_is_missing_is_said(serve: Serve, browse: Open) -> None:
+@pytest.mark.slow
+def test_the_page_says_what_is_missing(serve: Serve, browse: Open) -> None:
     """Without a file, and with empty tables, the page says so, and which command fills it."""
     for said in ("The warehouse is missing", "There are no jobs yet."):
         page = browse()
         page.get_by_text(said).wait_for()
-        page.get_by_text("To load your account: python pipelines/load_jobs.py").wait_for()
-        page.get_by_text("python pipelines/load_jobs.py --demo").wait_for()
+        page.get_by_text("To load your account: convertly-source load").wait_for()
+        page.get_by_text("convertly-source load --demo").wait_for()
         assert not any(seen(page).values())
         for width in (1280, 390):
             page.set_viewport_size({"width": width, "height": 900})
@@ -211,6 +220,7 @@ def test_what_is_missing_is_said(serve: Serve, browse: Open) -> None:
         load_from(serve(DemoAccount(0)))
 
 
+@pytest.mark.slow
 def test_an_open_page_does_not_stop_a_load(serve: Serve, browse: Open) -> None:
     """A load goes through while a page is open; the page shows it when it is loaded again."""
     api = serve(DemoAccount(30))
@@ -229,18 +239,28 @@ def test_an_open_page_does_not_stop_a_load(serve: Serve, browse: Open) -> None:
         page.get_by_text("or a load is writing to it").wait_for()
 
 
-def run_script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the app as a script."""
-    return subprocess.run(
-        [sys.executable, str(EXPLORE_JOBS), *arguments],
-        env=os.environ | environment,
-        capture_output=True,
-        check=False,
-        text=True,
-    )
+def run_script(*arguments: str, **environment: str) -> Done:
+    """Run the app as a script, in this process."""
+    output, errors, code = StringIO(), StringIO(), 0
+    with (
+        patch.dict(os.environ, environment),
+        patch.object(sys, "argv", [str(EXPLORE_JOBS), *arguments]),
+        redirect_stdout(output),
+        redirect_stderr(errors),
+        catch_warnings(),
+    ):
+        simplefilter("ignore", ResourceWarning)  # its folder lives as long as a process
+        restart_dlt()
+        try:
+            runpy.run_path(str(EXPLORE_JOBS), run_name="__main__")
+        except SystemExit as ended:
+            code = 1
+            print(ended.code, file=sys.stderr)
+        gc.collect()
+    return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
 
 
-@pytest.mark.parametrize("place", ["duckdb", "postgres"], indirect=True)
+@SQL_DATABASES
 def test_it_is_a_script(serve: Serve, place: Place) -> None:
     """Run as a script it prints the figures; the views need not be there."""
     api = serve(DemoAccount(200))
@@ -263,7 +283,7 @@ def test_it_is_a_script(serve: Serve, place: Place) -> None:
     ("argument", "said"),
     [
         ("--dataset=mine", "Nothing is loaded there yet."),
-        ("--dataset=mine", "python pipelines/load_jobs.py --dataset=mine --demo"),
+        ("--dataset=mine", "convertly-source load --dataset=mine --demo"),
         ("--destination=nowhere", "The destination is not known, or has no settings."),
         ("--destination=postgres", "Missing 1 field(s) in configuration"),
     ],
@@ -277,10 +297,11 @@ def test_as_a_script_it_says_what_is_missing(argument: str, said: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_open_loads_and_opens_it(
     serve: Serve, browse: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """--open loads, makes the views, and opens a browser on the app, which runs until it is ended.
+    """`--open` opens a browser on the app, after the load; it runs until it is ended.
 
     The summary of a load names the command.
     """
@@ -291,10 +312,7 @@ def test_open_loads_and_opens_it(
     opener.chmod(0o755)
     monkeypatch.setenv("PATH", f"{opener.parent}:{os.environ['PATH']}")
     api = serve(DemoAccount(30))
-    key = {"CONVERTLY_API_KEY": DEMO_KEY, "CONVERTLY_BASE_URL": api.url}
-    process = subprocess.Popen(
-        **command("--open", "--dataset", "mine", **key), stdout=subprocess.PIPE
-    )
+    process = started("load", "--open", "--dataset", "mine", **access(api))
     with running(process, told.read_text):
         address = told.read_text().strip().replace("localhost", "127.0.0.1")
         page = browse(address)
@@ -306,29 +324,12 @@ def test_open_loads_and_opens_it(
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=30)
     assert "Loaded 30 jobs" in out
-    [named] = re.findall(
-        r"^Look at them: marimo run (.*explore_jobs.py) -- --dataset=mine$", out, re.MULTILINE
-    )
-    assert Path(named).resolve() == EXPLORE_JOBS
+    assert "Look at them: convertly-source explore --dataset=mine" in out.splitlines()
     assert len(query("FROM mine.job_facts")) == 30
-
-
-def test_open_names_what_it_needs(serve: Serve, tmp_path: Path) -> None:
-    """Without the extra, or for a destination without views, --open is refused at once."""
-    api = serve(DemoAccount(5))
-    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['altair'] = None")
-    done = load_from(api, "--open", PYTHONPATH=str(tmp_path))
-    assert_refused(done, 2, "--open needs marimo and altair", 'pip install -e ".[explore]"')
-    done = load_from(api, "--open", "--destination", "filesystem")
-    assert_refused(done, 2, "--open is for --destination duckdb")
-    assert not api.requests
-    done = load_from(api, PYTHONPATH=str(tmp_path))
-    assert 'Look at them: pip install -e ".[explore]" && marimo run ' in done.stdout, done.stderr
 
 
 def test_the_pictures_of_the_readme_are_there() -> None:
     """Each picture that the README shows is in the repository."""
-    readme = EXPLORE_JOBS.parents[1] / "README.md"
-    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme.read_text())
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README.read_text())
     assert len(pictures) >= 2
-    assert all((readme.parent / picture).is_file() for picture in pictures)
+    assert all((README.parent / picture).is_file() for picture in pictures)

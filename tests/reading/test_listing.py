@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from convertly_source.reading.front import Front
 from dlt.pipeline.exceptions import PipelineStepFailed
 from helpers.lists import in_no_order, restless
 from helpers.warehouse import Warehouse
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 
 from convertly_source.api.client import JobsClient
 from convertly_source.demo import DEMO_KEY, DEMO_START, DemoAccount, DemoAPI, Reply
-from convertly_source.reading.front import Front
 from convertly_source.reading.job import ListedJob
 from convertly_source.reading.pages import BEGINNING, END, DisorderError, Listed, Page, Pages
 

@@ -1,4 +1,4 @@
-"""The views of pipelines/models, on DuckDB and PostgreSQL, against figures of the account."""
+"""The views for BI, on DuckDB and PostgreSQL, against figures of the account."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -6,12 +6,14 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import pytest
-from helpers.figures import SQL_DATABASES, Row, files, moment, seconds, select, weigh
-from helpers.script import SCRIPT, assert_refused, load_from
-from helpers.warehouse import Place
+from helpers.figures import SQL_DATABASES, Row, files, seconds, select, timestamp, weigh
+from helpers.script import load_from
+from helpers.warehouse import Place, load_into
 
 from convertly_source.api.client import Job
 from convertly_source.demo import DemoAccount, DemoAPI
+from convertly_source.errors import SettingsError
+from convertly_source.loading import Target
 
 Serve = Callable[..., DemoAPI]
 
@@ -23,7 +25,7 @@ def test_the_views_have_the_figures_of_the_account(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each view gives what is computed here from the account's jobs; made again, it is the same."""
+    """Each view has what is computed here from the account's jobs, also when created again."""
     api = serve(DemoAccount(400))
     jobs = api.account.jobs
     for _ in range(2):
@@ -41,7 +43,7 @@ def test_the_views_have_the_figures_of_the_account(
 
     groups, types = defaultdict[Row, list[Job]](list), defaultdict[Row, list[str]](list)
     for job in jobs:
-        day = moment(job["created_at"]).date(), job["job_type"]
+        day = timestamp(job["created_at"]).date(), job["job_type"]
         groups[(*day, job["status"])].append(job)
         types[day].append(job["status"])
     names = "day, job_type, status, jobs, failure_rate, p50_duration_seconds, bytes_saved"
@@ -78,16 +80,12 @@ def test_a_full_refresh_works_with_views(serve: Serve, place: Place) -> None:
         assert done.returncode == 0, done.stderr
 
 
-def test_models_are_for_databases_that_they_run_on(serve: Serve) -> None:
-    """Elsewhere --models is refused, before anything is asked."""
+@pytest.mark.parametrize("destination", ["filesystem", "sqlalchemy"])
+def test_views_are_refused_where_they_can_not_be_made(serve: Serve, destination: str) -> None:
+    """A load into another destination with views is refused, before anything is asked."""
     api = serve(DemoAccount(5))
-    done = load_from(api, "--models", "--destination", "filesystem")
-    assert_refused(done, 2, "--models is for", "duckdb")
+    with pytest.raises(SettingsError, match=f"can't be created in {destination}") as refused:
+        load_into(Target(destination), api, views=True)
+    assert "duckdb, motherduck, postgres" in refused.value.remedy
+    assert refused.value.setting == "destination"
     assert not api.requests
-
-
-def test_each_model_says_what_it_is() -> None:
-    """A model begins with a line of what its rows are."""
-    models = sorted(SCRIPT.parent.joinpath("models").glob("*.sql"))
-    assert len(models) == 4
-    assert all(model.read_text().startswith("-- ") for model in models)
