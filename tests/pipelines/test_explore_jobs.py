@@ -1,6 +1,5 @@
 """The app `pipelines/explore_jobs.py`: looked at in a browser, and run as a script."""
 
-import gc
 import os
 import re
 import runpy
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import urlsplit
-from warnings import catch_warnings, simplefilter
 
 import duckdb
 import pytest
@@ -247,16 +245,13 @@ def run_script(*arguments: str, **environment: str) -> Done:
         patch.object(sys, "argv", [str(EXPLORE_JOBS), *arguments]),
         redirect_stdout(output),
         redirect_stderr(errors),
-        catch_warnings(),
     ):
-        simplefilter("ignore", ResourceWarning)  # its folder lives as long as a process
         restart_dlt()
         try:
             runpy.run_path(str(EXPLORE_JOBS), run_name="__main__")
         except SystemExit as ended:
             code = 1
             print(ended.code, file=sys.stderr)
-        gc.collect()
     return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
 
 
