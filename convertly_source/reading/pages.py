@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-from convertly_source.api.client import REPORT, Answer, JobsClient
+from convertly_source.api.client import REPORT, JobsClient, JobsPage
 from convertly_source.errors import ResponseError
 from convertly_source.reading.job import ListedJob
 
@@ -146,7 +146,7 @@ class Pages:
             offset = max(0, self.total - rank - limit)
         return self._page(self._ask(offset, limit))
 
-    def _ask(self, offset: int, limit: int) -> Answer:
+    def _ask(self, offset: int, limit: int) -> JobsPage:
         answer = self._client.page(offset, limit)
         came = len(answer.jobs)
         if came < min(limit, answer.total - offset):  # the server gives less than it is asked for
@@ -155,7 +155,7 @@ class Pages:
             self.size = min(self.size, came)
         return answer
 
-    def _page(self, answer: Answer) -> Page:
+    def _page(self, answer: JobsPage) -> Page:
         rows, rank = [ListedJob.parse(job) for job in answer.jobs], answer.offset
         if self.is_newest_first:
             rows.reverse()
@@ -196,5 +196,5 @@ def contradiction(total: int, count: int) -> ResponseError:
     )
 
 
-def _ages(answer: Answer) -> list[datetime]:
+def _ages(answer: JobsPage) -> list[datetime]:
     return [age for job in answer.jobs if (age := ListedJob.parse(job).created_at)]

@@ -1,4 +1,4 @@
-"""One job as rows, in one shape, whatever shape its `results` had."""
+"""One job as rows: the same columns whatever shape its `results` have."""
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
@@ -14,17 +14,17 @@ from convertly_source.reading.run import Changes
 from convertly_source.tables.redaction import redacted_text, without_credentials
 from convertly_source.tables.schema import JOB_TYPES, RESULT_TYPES
 
-BIGINT = 2**63  # and more don't fit
-LONGEST_BIGINT = 17  # characters that 64 bits hold, decimal or hexadecimal
+BIGINT = 2**63  # the first integer that is too large
+LONGEST_BIGINT = 17  # digits that are sure to fit, decimal or hexadecimal
 
 
 def fingerprint(job: Job) -> str:
-    """Hash a job's content, links without their queries: they are signed anew in each answer."""
+    """Return a hash of a job's content. It ignores the query strings of links, which change."""
     return digest128(json.dumps(without_credentials(job), sort_keys=True))
 
 
 def rejected_record(job: ListedJob) -> dict[str, Any]:
-    """Return the row of `rejected_jobs`: the job as listed (links without queries), the reason."""
+    """Return the row of `rejected_jobs` for a job that can't be stored."""
     missing = [name for name in ("id", "created_at") if not getattr(job, name)]
     return {
         "fingerprint": fingerprint(job.raw),
@@ -40,7 +40,7 @@ def removed_record(job: RemovedJob) -> dict[str, Any]:
 
 
 def split_results(results: Any) -> tuple[list[Any], dict[str, Any] | None]:
-    """Split `results` into its items, in order, and what stands beside them, if anything does."""
+    """Return the items of `results` in order, and its other fields, None if there are none."""
     if not isinstance(results, dict):
         return _items(results), None
     for key in ("files", "file"):
@@ -58,16 +58,17 @@ def _items(value: Any) -> list[Any]:
 
 def _as_object(item: Any) -> dict[str, Any]:
     if isinstance(item, list):
-        return {"list": item}  # the column that dlt itself would give a list in a list
+        return {"list": item}  # the column in which dlt itself puts a list within a list
     return item if isinstance(item, dict) else {"value": item}
 
 
 class _Columns(dict[str, tuple[str, TDataType]]):
-    """The columns of keys as they come, by name and type; an account has few different keys."""
+    """The column name and type of each key, computed once per key."""
 
     def __init__(self, name_of: Callable[[str], str], types: Mapping[str, TDataType]) -> None:
         super().__init__()
-        self._name_of, self._types = name_of, types
+        self._name_of = name_of
+        self._types = types
 
     def __missing__(self, key: str) -> tuple[str, TDataType]:
         name = self._name_of(key)
@@ -83,25 +84,27 @@ class TableRows(NamedTuple):
 
 
 class RecordMapper:
-    """Gives keys their column names and values their column's type, without credentials.
+    """Maps jobs to rows: keys to column names, values to the type of their column.
 
-    `naming` makes column names of keys, as dlt's naming conventions do.
+    `naming` returns the column name for a key, as dlt's naming conventions do. Links lose their
+    query strings, which are credentials, unless `keep_signed_urls`.
     """
 
     def __init__(self, naming: Callable[[str], str], *, keep_signed_urls: bool = False) -> None:
-        self._naming, self._keep_links = naming, keep_signed_urls
-        self._job, self._result, self._other = (
-            _Columns(self._name, types) for types in (JOB_TYPES, RESULT_TYPES, {})
-        )
+        self._naming = naming
+        self._keep_links = keep_signed_urls
+        self._job = _Columns(self._name, JOB_TYPES)
+        self._result = _Columns(self._name, RESULT_TYPES)
+        self._other = _Columns(self._name, {})
 
     def tables(self, changes: Changes) -> Iterator[TableRows]:
-        """Yield what a run has found as the rows of each table."""
+        """Yield the rows of each table for what a run has found."""
         yield TableRows("rejected_jobs", [rejected_record(job) for job in changes.rejected])
         yield TableRows("jobs", [self.job_record(job) for job in changes.jobs])
         yield TableRows("removed_jobs", [removed_record(job) for job in changes.removed])
 
     def job_record(self, job: ListedJob) -> dict[str, Any]:
-        """Make the record of table `jobs`, its `results` as the list of rows of `jobs__results`.
+        """Return the row of `jobs`, with the rows of `jobs__results` as the list `results`.
 
         `results` and `results_info` stay empty until the job has ended.
         """
@@ -120,19 +123,13 @@ class RecordMapper:
         return name.removeprefix("_") if name.startswith("_dlt_") else name
 
     def _record(self, value: Mapping[str, Any], columns: _Columns) -> dict[str, Any]:
-        """Shape an object: of keys that get one name, a value that is null yields."""
+        """Return an object by column; of keys for one column, the first that is not null counts."""
         record: dict[str, Any] = {}
         for key, item in value.items():
             if item is not None:
                 name, data_type = columns[key]
                 if name not in record:
-                    kind = type(item)
-                    is_plain = (  # as most values are; a call would take longer than this look
-                        (kind is str and data_type == "text" and ":" not in item and item.isascii())
-                        or (kind is int and data_type == "bigint" and -BIGINT <= item < BIGINT)
-                        or (kind is float and data_type == "double")
-                    )
-                    record[name] = item if is_plain else self._value(item, data_type)
+                    record[name] = self._value(item, data_type)
         return record
 
     def _value(self, value: Any, data_type: TDataType) -> Any:
@@ -148,7 +145,7 @@ class RecordMapper:
 
 
 def _typed(text: str, data_type: TDataType) -> Any:
-    """Make of a text what its column holds; what it can't hold goes to where dlt would put it."""
+    """Return a text in its column's type, or for dlt's variant column if it does not fit."""
     if data_type == "timestamp":
         return parse_datetime(text) or {"v_text": text}
     if data_type == "bigint" and len(text) > LONGEST_BIGINT:
@@ -157,9 +154,9 @@ def _typed(text: str, data_type: TDataType) -> Any:
 
 
 def _number(value: Any, data_type: TDataType) -> Any:
-    """Make of a number what its column holds.
+    """Return a number or boolean in its column's type, or for dlt's variant column.
 
-    JSON has one kind of number: 12 here and 12.5 there must not make two columns.
+    JSON has one kind of number, so 12 and 12.5 must not end in two columns.
     """
     if data_type == "text":
         return str(value).lower()  # as JSON writes it

@@ -1,4 +1,4 @@
-"""Values without credentials: links without their query strings, `data:` URLs without content."""
+"""Values without credentials: links without query strings, `data:` URLs without content."""
 
 import re
 from typing import Any
@@ -12,7 +12,10 @@ _LINK_IN_TEXT = re.compile(r"(https?://[^?]*)\?\S+", re.IGNORECASE)
 
 
 def without_credentials(value: Any, *, keep_links: bool = False) -> Any:
-    """Copy a JSON value with `data:` URLs cut to their media type and links to their address."""
+    """Return a copy of a JSON value in which no text or key holds credentials.
+
+    A link loses its query string unless `keep_links`, a `data:` URL everything but its media type.
+    """
     if isinstance(value, str):
         return redacted_text(value, keep_links=keep_links)
     if isinstance(value, dict):
@@ -28,10 +31,10 @@ def without_credentials(value: Any, *, keep_links: bool = False) -> Any:
 
 
 def redacted_text(value: str, *, keep_links: bool) -> str:
-    """Return a text without credentials, and without the marks that dlt would take for its own."""
+    """Return a text without credentials, and without leading characters that dlt reads as types."""
     if value.isascii() and ":" not in value:
         return value
-    value = value.lstrip(_DLT_MARKS)  # before a number or a date, dlt would take them for its own
+    value = value.lstrip(_DLT_MARKS)  # dlt would parse what follows as a number or a date
     if data := _DATA_URL.fullmatch(value):
         return data[1]
     if keep_links or "?" not in value:
