@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import dlt
 from dlt.common.configuration.container import Container
+from dlt.common.data_types.typing import TDataType
 from dlt.common.pipeline import PipelineContext
 from dlt.common.runtime.collector import NULL_COLLECTOR
 from dlt.common.typing import TAnyDateTime, TSecretStrValue
@@ -35,7 +36,7 @@ from convertly_source.tables.schema import (
     RESULT_COLUMNS,
 )
 
-LONGEST_NAME = 63  # dlt names files after columns that hold lists
+LONGEST_NAME = 50  # of a column; with the suffix of a variant it fits into any database
 
 Created = dlt.sources.incremental[datetime]
 
@@ -91,10 +92,7 @@ def convertly_source(
     start, end = parse_window(start_date, end_date)
     client = connect(api_key, base_url, auth_method, max_connections, requests_per_minute)
 
-    schema = dlt.current.source_schema()
-    # A text that looks like a time would make a column that refuses the next text.
-    schema.remove_type_detection("iso_timestamp")
-    naming = type(schema.naming)(LONGEST_NAME).normalize_identifier
+    naming = type(dlt.current.source_schema().naming)(LONGEST_NAME).normalize_identifier
     mapper = RecordMapper(naming, keep_signed_urls=keep_signed_urls)
 
     def new_run(state: RunState, window: tuple[datetime, datetime]) -> IncrementalRun:
@@ -151,11 +149,11 @@ class AccountReader:
         window = created_at.initial_value or BEGINNING, created_at.end_value or END
         state = self._state("window" if created_at.end_value else self._status or "all")
         stopped = self._stopped.pop(_resume_point(window, state), None)
-        is_first = stopped is None and (bool(created_at.end_value) or not state)
-        if is_first:
+        if stopped is None and (created_at.end_value or not state):
             state.update(new_state())
         _check_state(state)
         run = stopped or self._new_run(state, window)
+        self._mapper.restore_columns(_stored_columns())
         states = dlt.current.resource_state()
         recorded: list[str] = [] if created_at.end_value else states.setdefault("rejected", [])
         metrics = dlt.current.resource_metrics()
@@ -163,9 +161,7 @@ class AccountReader:
         # The run reads exactly this range, so dlt filters no rows by it.
         created_at.advance(state["cursor"])  # type: ignore[arg-type]  # None is allowed
         try:
-            for rows in self._rows(run, recorded):
-                is_first = False
-                yield rows
+            yield from self._rows(run, recorded)
         except GeneratorExit:
             self._stopped[_resume_point(window, run.state)] = run
             raise
@@ -176,7 +172,7 @@ class AccountReader:
         if created_at.end_value:
             del dlt.current.resource_state()["window"]
         metrics["is_complete"] = True
-        if is_first:
+        if "jobs" not in dlt.current.source_schema().tables:
             yield dlt.mark.materialize_table_schema()
 
     def _state(self, name: str) -> RunState:
@@ -187,15 +183,35 @@ class AccountReader:
         return state
 
     def _rows(self, run: IncrementalRun, recorded: list[str]) -> Iterator[Any]:
-        """Yield what a run finds as rows of tables, each table's first ones with its hints."""
-        hints = {"jobs": _load_files(can_merge=self._can_merge)}
+        """Yield what a run finds as rows of tables, jobs with hints when there are new ones.
+
+        Rows of `rejected_jobs` wait in the state when an extract ends before their turn.
+        """
+        rejected: list[dict[str, Any]] = dlt.current.resource_state().setdefault("waiting", [])
         show_progress = _progress()
+        columns_hinted = None
+        yield from _emptied("rejected_jobs", rejected)
         for changes in run.changes:
             show_progress("Jobs read", changes.jobs_read, run.listing.expected)
-            for table, rows in self._mapper.tables(changes):
-                new = _not_recorded(rows, recorded) if table == "rejected_jobs" else rows
-                if new:
-                    yield _marked(table, new, hints.pop(table, None))
+            rows = dict(self._mapper.tables(changes))
+            rejected += _not_recorded(rows["rejected_jobs"], recorded)
+            if rows["jobs"] and columns_hinted == self._mapper.new_column_count:
+                yield dlt.mark.with_table_name(rows["jobs"], "jobs")
+            elif rows["jobs"]:
+                columns_hinted = self._mapper.new_column_count
+                yield dlt.mark.with_hints(rows["jobs"], self._hints())
+            yield from _emptied("removed_jobs", rows["removed_jobs"])
+            yield from _emptied("rejected_jobs", rejected)
+
+    def _hints(self) -> TResourceHints:
+        """Return the hints of the table `jobs`, and of its columns that are not documented."""
+        new = self._mapper.new_columns()
+        results = [*RESULT_COLUMNS.values(), *new["jobs__results"]]
+        return dlt.mark.make_hints(
+            columns=new["jobs"] or None,
+            file_format=_load_file_format(can_merge=self._can_merge),
+            nested_hints={"results": dlt.mark.make_nested_hints(columns=results)},
+        )
 
 
 def _resume_point(window: object, state: Any) -> object:
@@ -219,7 +235,15 @@ def _not_recorded(rejected: list[dict[str, Any]], recorded: list[str]) -> list[d
     return list(new.values())
 
 
-def _load_files(*, can_merge: bool) -> TResourceHints:
+def _emptied(table: str, rows: list[dict[str, Any]]) -> Iterator[Any]:
+    """Yield the rows of a table, if there are any, and leave none in the list."""
+    if rows:
+        taken = rows.copy()
+        rows.clear()
+        yield dlt.mark.with_table_name(taken, table)
+
+
+def _load_file_format(*, can_merge: bool) -> Literal["parquet", "preferred"]:
     """Choose the format of load files: DuckDB reads Parquet far faster than dlt's INSERTs."""
     destination = _destination_type()
     if destination == "filesystem" and not can_merge:
@@ -228,14 +252,19 @@ def _load_files(*, can_merge: bool) -> TResourceHints:
             f"Set table_format to one of: {', '.join(TABLE_FORMATS)}.",
             setting="table_format",
         )
-    is_duckdb = destination in ("duckdb", "motherduck")
-    return dlt.mark.make_hints(file_format="parquet" if is_duckdb else "preferred")
+    return "parquet" if destination in ("duckdb", "motherduck") else "preferred"
 
 
-def _marked(table: str, rows: list[dict[str, Any]], hints: TResourceHints | None) -> Any:
-    if hints:  # with its first rows a table is made
-        return dlt.mark.with_hints(rows, hints)
-    return dlt.mark.with_table_name(rows, table)
+def _stored_columns() -> dict[str, dict[str, TDataType]]:
+    """Return the columns that the pipeline's tables have from earlier runs, with their types."""
+    return {
+        table: {
+            name: data_type
+            for name, column in stored["columns"].items()
+            if (data_type := column.get("data_type")) and not name.startswith("_dlt_")
+        }
+        for table, stored in dlt.current.source_schema().tables.items()
+    }
 
 
 def _progress() -> Callable[..., None]:

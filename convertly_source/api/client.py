@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -55,11 +57,15 @@ _REFUSALS_BY_CLASS = {  # the first digit of the status
 
 
 class JobsPage(NamedTuple):
-    """A page of the list: its jobs in the API's order, their offset, the length of the list."""
+    """A page of the list: its jobs in the API's order, their offset, the length of the list.
 
-    jobs: list[Job]
+    A job may be any JSON value. `date` is the time at which the server says that it answered.
+    """
+
+    jobs: list[Any]
     offset: int
     total: int
+    date: datetime | None = None
 
 
 class JobsClient:
@@ -108,7 +114,8 @@ class JobsClient:
         if response.status_code != 200 or (body and body.get("error")):
             raise self._refusal(response, body or {})
         content_type = response.headers.get("Content-Type", "of no content type")
-        return parse_page(body, offset, self._sanitized(content_type))
+        page = parse_page(body, offset, self._sanitized(content_type))
+        return page._replace(date=parse_date(response.headers.get("Date")))
 
     def _get(self, params: Mapping[str, Any]) -> Response:
         try:
@@ -153,8 +160,8 @@ def parse_page(body: Mapping[str, Any] | None, offset: int, content_type: str) -
     if body is None:
         raise ResponseError(f"{page} is not a JSON object but {content_type}.", REPORT)
     jobs = body.get("jobs")
-    if not (isinstance(jobs, list) and all(isinstance(job, dict) for job in jobs)):
-        raise ResponseError(f"{page} has no list of objects as `jobs`.", REPORT)
+    if not isinstance(jobs, list):
+        raise ResponseError(f"{page} has no list as `jobs`.", REPORT)
     pagination = body.get("pagination")
     numbers = pagination if isinstance(pagination, dict) else {}
     if not all(_is_count(numbers.get(key)) for key in ("offset", "total")):
@@ -162,6 +169,17 @@ def parse_page(body: Mapping[str, Any] | None, offset: int, content_type: str) -
     if numbers["offset"] != offset:
         raise ResponseError(f"{page} claims to be at offset {numbers['offset']}.", REPORT)
     return JobsPage(jobs, offset, numbers["total"])
+
+
+def parse_date(header: str | None) -> datetime | None:
+    """Return the time of a `Date` header in UTC, None if it is missing or is none."""
+    try:
+        date = parsedate_to_datetime(header or "")
+    except ValueError:
+        return None
+    return (
+        date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date.astimezone(timezone.utc)
+    )
 
 
 def _is_count(value: object) -> bool:

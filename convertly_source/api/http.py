@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 import dlt
 from dlt.common import logger
-from dlt.common.json import json
 from dlt.sources.helpers.requests import Client, Response, Session
 from tenacity import RetryCallState, wait_random
+
+from convertly_source.api.body import parse_body
 
 MINUTE = 60.0  # seconds; the API counts requests per minute, and does not say when one begins
 MAX_RETRY_SECONDS = 2 * MINUTE  # per page; a rate limit may take longer, since it always ends
@@ -99,7 +100,7 @@ def parsed_body(response: Response) -> dict[str, Any] | None:
     """Return the JSON object in the body, None if it is anything else; parse it only once."""
     if not hasattr(response, "parsed_body"):
         try:
-            body = json.loadb(response.content)
+            body = parse_body(response.content)
         except ValueError:
             body = None
         response.parsed_body = body if isinstance(body, dict) else None  # type: ignore[attr-defined]

@@ -7,19 +7,21 @@ from dlt.common.json import json
 from dlt.common.time import ensure_datetime_in_tz
 from dlt.common.utils import digest128
 
-from convertly_source.api.client import FINAL_STATUSES, Job
+from convertly_source.api.client import FINAL_STATUSES
 
 
 class ListedJob(NamedTuple):
     """One entry of the list, with the two fields that the reading goes by."""
 
-    raw: Job
+    raw: Any  # a job is an object; an entry of the list may be any JSON value
     id: str | None
     created_at: datetime | None
 
     @classmethod
-    def parse(cls, raw: Job) -> "ListedJob":
+    def parse(cls, raw: Any) -> "ListedJob":
         """Read the id and the time of creation; each is None where it can't be used."""
+        if not isinstance(raw, dict):
+            return cls(raw, None, None)
         identity = raw.get("id")
         if isinstance(identity, (str, int)) and not isinstance(identity, bool):
             key = str(identity).strip() or None
@@ -35,7 +37,7 @@ class ListedJob(NamedTuple):
     @property
     def status(self) -> str:
         """The status as text, empty when there is none."""
-        return str(self.raw.get("status") or "")
+        return str(self.raw.get("status") or "") if isinstance(self.raw, dict) else ""
 
     @property
     def is_final(self) -> bool:
@@ -48,7 +50,9 @@ class ListedJob(NamedTuple):
 
         Their links are signed anew in each answer, so they would differ each time.
         """
-        content = {name: value for name, value in self.raw.items() if name != "results"}
+        content = self.raw
+        if isinstance(content, dict):
+            content = {name: value for name, value in content.items() if name != "results"}
         return digest128(json.dumps(content, sort_keys=True))
 
 

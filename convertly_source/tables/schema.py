@@ -6,9 +6,14 @@ from dlt.common.schema.typing import TColumnSchema
 Columns = dict[str, TColumnSchema]
 
 
+def undocumented_column(name: str, data_type: TDataType) -> TColumnSchema:
+    """Return a column that appears with its data."""
+    return {"name": name, "data_type": data_type, "nullable": True}
+
+
 def _columns(**columns: tuple[TDataType, str]) -> Columns:
     return {
-        name: {"name": name, "data_type": data_type, "description": meaning, "nullable": True}
+        name: {**undocumented_column(name, data_type), "description": meaning}
         for name, (data_type, meaning) in columns.items()
     }
 
@@ -32,6 +37,7 @@ JOB_COLUMNS = _columns(
 )
 RESULT_COLUMNS = _columns(
     job_id=("text", "`jobs.id`"),
+    id=("text", "id of a stored file"),
     filename=("text", "file name"),
     mime_type=("text", "media type, for example `image/webp`"),
     download_url=("text", "link to the file, without its query string"),
@@ -46,7 +52,7 @@ RESULT_COLUMNS = _columns(
 REJECTED_COLUMNS = _columns(
     fingerprint=("text", "key of the table, a hash of `raw`"),
     reason=("text", "why the job can't be stored"),
-    raw=("json", "the job as listed, links without their query strings"),
+    raw=("json", "the job as listed, links without their query strings; `value` if no object"),
     noticed_at=("timestamp", "when it was first seen (UTC)"),
 )
 REMOVED_COLUMNS = _columns(

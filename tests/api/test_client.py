@@ -16,7 +16,7 @@ from dlt.common.exceptions import TerminalException, TransientException
 from helpers.warehouse import Warehouse
 
 from convertly_source import errors
-from convertly_source.api.client import JobsClient, JobsPage
+from convertly_source.api.client import JobsClient, parse_date
 from convertly_source.demo import DemoAccount, DemoAPI, Reply
 
 KEY = "cvly_0123456789/abc+def=="
@@ -145,7 +145,9 @@ def test_threads_share_a_client(serve: Serve, status: str | None) -> None:
     with ThreadPoolExecutor(4) as pool:
         pages = list(pool.map(lambda at: client.page(at, 9, status), range(0, 260, 9)))
     jobs = [job for job in reversed(api.account.jobs) if status in (None, job["status"])]
-    assert pages == [JobsPage(jobs[at : at + 9], at, len(jobs)) for at in range(0, 260, 9)]
+    assert [page[:3] for page in pages] == [
+        (jobs[at : at + 9], at, len(jobs)) for at in range(0, 260, 9)
+    ]
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -176,7 +178,7 @@ def test_a_redirect_is_not_followed(serve: Serve) -> None:
 def test_what_may_pass_is_asked_for_again(serve: Serve, reply: Reply) -> None:
     """A 5xx, a per-minute 429, a cut or reset answer, even twice, is followed by the good one."""
     api = serve(Scripted(reply, reply, GOOD))
-    assert JobsClient(KEY, api.url).page(0, 100) == JobsPage([], 0, 0)
+    assert JobsClient(KEY, api.url).page(0, 100) [:3] == ([], 0, 0)
 
 
 @pytest.mark.parametrize("reply", [CAP, *CAP_TOLD])
@@ -250,7 +252,7 @@ def test_a_timeout_is_not_repeated_for_ever(serve: Serve, monkeypatch: pytest.Mo
     failure(serve(api).url, kind=errors.UnavailableError)
     assert len(api.seen) == 1
     limited = serve(Scripted(LIMITED, LIMITED, GOOD))
-    assert JobsClient(KEY, limited.url).page(0, 100) == JobsPage([], 0, 0)
+    assert JobsClient(KEY, limited.url).page(0, 100) [:3] == ([], 0, 0)
 
 
 def test_each_retry_is_one_line(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

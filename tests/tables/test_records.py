@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from convertly_source.demo import DemoAccount, DemoAPI
 from convertly_source.reading.job import ListedJob
 from convertly_source.tables.records import RecordMapper, fingerprint, rejected_record
-from convertly_source.tables.redaction import without_credentials
 from convertly_source.tables.schema import RESULT_COLUMNS
+from convertly_source.tables.values import storable_json
 
 parse = ListedJob.parse
 JOB = {"id": "a", "status": "completed", "created_at": "2026-05-09T10:00:00.000Z"}
@@ -319,7 +319,7 @@ def test_numbers_get_the_type_of_their_column(key: str, value: Any, stored: Any)
 )
 def test_credentials_and_contents_are_cut(value: Any, stored: Any) -> None:
     """A link is cut to its address and a data: URL to its media type, wherever they stand."""
-    assert without_credentials(value) == stored
+    assert storable_json(value) == stored
 
 
 @pytest.mark.parametrize(
