@@ -10,7 +10,7 @@ from convertly_source.api.body import exact_number
 from convertly_source.reading.job import parse_datetime
 from convertly_source.tables.redaction import redacted_text
 
-MAX_DEPTH = 40  # levels
+MAX_DEPTH = 30  # levels; MariaDB takes no JSON with more than 31
 BIGINT = 2**63  # the first integer that is too large
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _DATE_TIME = re.compile(

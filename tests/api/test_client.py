@@ -178,7 +178,7 @@ def test_a_redirect_is_not_followed(serve: Serve) -> None:
 def test_what_may_pass_is_asked_for_again(serve: Serve, reply: Reply) -> None:
     """A 5xx, a per-minute 429, a cut or reset answer, even twice, is followed by the good one."""
     api = serve(Scripted(reply, reply, GOOD))
-    assert JobsClient(KEY, api.url).page(0, 100) [:3] == ([], 0, 0)
+    assert JobsClient(KEY, api.url).page(0, 100)[:3] == ([], 0, 0)
 
 
 @pytest.mark.parametrize("reply", [CAP, *CAP_TOLD])
@@ -252,7 +252,7 @@ def test_a_timeout_is_not_repeated_for_ever(serve: Serve, monkeypatch: pytest.Mo
     failure(serve(api).url, kind=errors.UnavailableError)
     assert len(api.seen) == 1
     limited = serve(Scripted(LIMITED, LIMITED, GOOD))
-    assert JobsClient(KEY, limited.url).page(0, 100) [:3] == ([], 0, 0)
+    assert JobsClient(KEY, limited.url).page(0, 100)[:3] == ([], 0, 0)
 
 
 def test_each_retry_is_one_line(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
