@@ -175,11 +175,9 @@ def parse_date(header: str | None) -> datetime | None:
     """Return the time of a `Date` header in UTC, None if it is missing or is none."""
     try:
         date = parsedate_to_datetime(header or "")
-    except ValueError:
+        return date.replace(tzinfo=date.tzinfo or timezone.utc).astimezone(timezone.utc)
+    except (ValueError, OverflowError):
         return None
-    return (
-        date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date.astimezone(timezone.utc)
-    )
 
 
 def _is_count(value: object) -> bool:

@@ -60,7 +60,7 @@ NO_PAGES = [
     (418, {"detail": "Some."}, "answered 418: Some."),
     (418, {}, "answered 418: I'm a Teapot"),
     (499, "<b>", "answered 499: no reason given"),
-    *((200, {"jobs": x, "pagination": AT_0}, "no list of obj") for x in (None, AT_0, [AT_0, 1])),
+    *((200, {"jobs": x, "pagination": AT_0}, "no list as `jobs`") for x in (None, AT_0, "[]")),
     *((200, {"jobs": [], "pagination": bad}, "no `pagination") for bad in NO_PAGINATION),
     (200, {"jobs": [], "pagination": {"offset": 9, "total": 10}}, "0 claims to be at offset 9"),
 ]
@@ -278,6 +278,31 @@ def test_dlts_own_settings_are_honoured(
     assert 7.5 <= second < 12.5
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert "(ReadTimeout)" in str(failure(f"http://127.0.0.1:{silent.getsockname()[1]}"))
+
+
+def test_a_page_has_the_time_of_its_answer(serve: Serve) -> None:
+    """The `Date` header of an answer is the date of its page, in UTC."""
+    page = JobsClient(KEY, serve(Scripted(GOOD)).url).page(0, 100)
+    assert page.date
+    assert abs((datetime.now(timezone.utc) - page.date).total_seconds()) < 60
+
+
+@pytest.mark.parametrize(
+    ("header", "date"),
+    [
+        ("Wed, 21 Oct 2015 07:28:00 GMT", "2015-10-21T07:28:00+00:00"),
+        ("Wed, 21 Oct 2015 07:28:00 -0000", "2015-10-21T07:28:00+00:00"),
+        ("Wed, 21 Oct 2015 09:28:00 +0200", "2015-10-21T07:28:00+00:00"),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 -1200", None),
+        *((text, None) for text in ("", "soon", None)),
+    ],
+)
+def test_a_date_header_is_read_or_ignored(header: str | None, date: str | None) -> None:
+    """A date is an aware time in UTC; a header that is none gives None."""
+    found = parse_date(header)
+    assert (found and found.isoformat()) == date
+    assert found is None or found.tzinfo is timezone.utc
 
 
 def test_an_unreachable_port_is_unavailable() -> None:

@@ -1,6 +1,10 @@
 """Jobs with the content that trips loads up, and the rows that they must become."""
 
 import json
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 from convertly_source.api.client import Job
@@ -27,7 +31,7 @@ class Case(NamedTuple):
 
     fields: dict[str, bytes]
     job: dict[str, Any]
-    results: list[dict[str, Any]] = []
+    results: Sequence[dict[str, Any]] = ()
 
 
 MANY = range(1_700)
@@ -132,6 +136,38 @@ ENTRIES: list[Any] = [None, "text", 5, True, ["a"], {"id": "no time \0", "note":
 REASONS = ["no usable created_at", *["not an object"] * 5]
 
 
+def is_same(value: Any, stored: Any) -> bool:
+    """Whether a JSON value is stored exactly: as itself, or a text as its number or time."""
+    with suppress(ValueError, InvalidOperation):
+        if isinstance(stored, datetime):
+            return datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp() in (
+                stored.timestamp(),
+                stored.replace(tzinfo=timezone.utc).timestamp(),
+            )
+        if {type(value), type(stored)} in ({str, int}, {str, float}):
+            return Decimal(value) == Decimal(stored)
+    return bool(_canonical(value) == _canonical(stored))
+
+
+def _canonical(value: Any) -> Any:
+    """Return a JSON value in which 1 and 1.0 are equal, but 1 and true are not."""
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return isinstance(value, bool), value
+
+
+def is_found(key: str, value: Any, name: str, row: dict[str, Any]) -> bool:
+    """Whether the value of a key is in a row: in its column, a variant of it, or an extra field."""
+    columns = [name, *(column for column in row if column.startswith(f"{name}__v_"))]
+    places = [row[column] for column in columns if column in row]
+    extra = row.get("extra_fields") or {}
+    return any(
+        is_same(value, place) for place in [*places, *([extra[key]] if key in extra else [])]
+    )
+
+
 class ContentAPI(DemoAPI):
     """The API of an account that has every case among its jobs, and odd entries in its list.
 
@@ -145,8 +181,9 @@ class ContentAPI(DemoAPI):
         self.case_ids: dict[str, str] = {}
         self._raw: dict[str, bytes] = {}
         for name, case in CASES.items():
-            marks = {field: self._mark(value) for field, value in case.fields.items()}
-            self.case_ids[name] = account.create(status="completed", **marks)["id"]
+            job = account.create(status="completed")
+            job |= {field: self._mark(value) for field, value in case.fields.items()}
+            self.case_ids[name] = job["id"]
             account.finish(account.create())
         self._entries = {account.create()["id"]: entry for entry in ENTRIES}
 

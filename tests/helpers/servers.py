@@ -89,8 +89,9 @@ def postgres() -> Iterator[str]:
     """Run PostgreSQL on a unix socket; yield its URL."""
     with folder_of("postgres") as (folder, start):
         data = str(folder / "data")
+        in_utf8 = ["--locale=C", "-E", "UTF8"]
         assert not start(
-            [find("initdb"), *"-A trust -U postgres --no-sync --locale=C -E UTF8 -D".split(), data]
+            [find("initdb"), "-A", "trust", "-U", "postgres", "--no-sync", *in_utf8, "-D", data]
         ).wait()
         options = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", str(folder)]
         url = f"postgresql://postgres:unused@localhost/postgres?host={folder}"

@@ -10,11 +10,13 @@ import dlt
 import pytest
 from dlt.common.libs.deltalake import get_delta_tables
 from dlt.common.libs.pyiceberg import get_iceberg_tables
+from dlt.common.normalizers.naming.snake_case import NamingConvention
 from helpers.content import CASES, REASONS, ContentAPI
-from helpers.script import load_from
-from helpers.warehouse import Place
+from helpers.script import load_from, query
+from helpers.warehouse import Place, Warehouse
 
-from convertly_source.demo import DemoAPI
+from convertly_source import convertly_source
+from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.tables.schema import TABLES
 
 Serve = Callable[[DemoAPI], DemoAPI]
@@ -51,12 +53,10 @@ class Reader:
     def _raw_rows(self, table: str) -> Rows:
         if self._lake == "delta":
             tables = get_delta_tables(self.pipeline, table, schema_name="convertly")
-            rows: Rows = tables[table].to_pyarrow_table().to_pylist()
-            return rows
+            return list(tables[table].to_pyarrow_table().to_pylist())
         if self._lake == "iceberg":
             scans = get_iceberg_tables(self.pipeline, table, schema_name="convertly")
-            rows = scans[table].scan().to_arrow().to_pylist()
-            return rows
+            return list(scans[table].scan().to_arrow().to_pylist())
         with self.pipeline.sql_client() as client:
             name = client.make_qualified_table_name(table)
             columns = list(self.schema.get_table_columns(table))
@@ -122,3 +122,67 @@ def test_odd_content_loads_whole_in_run_after_run(
         columns = reader.schema.tables.get(table, {"columns": {}})["columns"]
         other = [name for name in columns if name not in documented and "_dlt_" not in name]
         assert len([name for name in other if name != "extra_fields"]) <= 100
+
+
+def test_extra_fields_are_reported_once_per_run(
+    warehouse: Warehouse, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run warns of the first field without a column of its own, and of no other."""
+    account = DemoAccount(250)
+    for job in account.jobs:
+        job |= {"fooBar": 1, "foo_bar": "\x1b[31m"}
+    api = serve(DemoAPI(account))
+    load_in_chunks(warehouse, api)
+    [line] = [entry.getMessage() for entry in caplog.records if "extra_fields" in entry.message]
+    assert "'foo_bar' in jobs" in line
+    assert line.isprintable()
+    assert warehouse.query("SELECT count(extra_fields) FROM jobs") == [(250,)]
+
+
+def load_in_chunks(warehouse: Warehouse, api: DemoAPI, **settings: Any) -> None:
+    """Load page by page, an extract for each."""
+    source = convertly_source(DEMO_KEY, api.url, **settings)
+    jobs = source.resources["jobs"].add_limit(1)
+    jobs.custom_metrics["is_complete"] = False
+    while not jobs.custom_metrics["is_complete"]:
+        warehouse.pipeline.run(source)
+
+
+@pytest.mark.parametrize("window", [{}, {"end_date": "2027-01-01"}])
+def test_a_job_that_fails_to_be_shaped_stops_no_load(
+    warehouse: Warehouse, serve: Serve, monkeypatch: pytest.MonkeyPatch, window: dict[str, str]
+) -> None:
+    """It is recorded, also when the extract ends with the page that has it; all others load."""
+    usual = NamingConvention.normalize_identifier
+
+    def failing(naming: NamingConvention, key: str) -> str:
+        if key == "boom":
+            raise KeyError(key)
+        return usual(naming, key)
+
+    monkeypatch.setattr(NamingConvention, "normalize_identifier", failing)
+    account = DemoAccount(250)
+    boom = [account.jobs[number] for number in (0, 120, 249)]
+    for job in boom:
+        job["boom"] = 1
+    api = serve(DemoAPI(account))
+    load_in_chunks(warehouse, api, **window)
+    sql = "SELECT reason, raw->>'id' FROM rejected_jobs ORDER BY raw->>'created_at'"
+    assert warehouse.query(sql) == [("could not be shaped (KeyError)", job["id"]) for job in boom]
+    good = sorted((job["id"],) for job in account.jobs if job not in boom)
+    assert warehouse.rows("jobs", "id") == good
+    warehouse.load(api)
+    assert len(warehouse.rows("rejected_jobs", "reason")) == 3
+
+
+def test_a_first_load_of_rejected_jobs_alone(serve: Serve, tmp_path: Path) -> None:
+    """When no job can be stored, the load makes its tables all the same, run after run."""
+    account = DemoAccount(5)
+    for job in account.jobs:
+        del job["id"]
+    api = serve(DemoAPI(account))
+    for rejected in (5, 0):
+        done = load_from(api, "--destination", "duckdb", DLT_DATA_DIR=str(tmp_path / "dlt"))
+        assert done.returncode == 0, done.stderr
+        assert f"0 results; {rejected} rejected" in done.stdout
+    assert query("SELECT count(*) FROM convertly_data.jobs__results") == [(0,)]
