@@ -23,19 +23,20 @@ class Column:
 NO_COLUMN = Column("", None, is_documented=False)
 
 
-class TableColumns:
-    """The columns of a table: the documented ones, and at most 100 that appear with their data.
+class TableColumns(dict[str, Column]):
+    """The column of each key: documented ones, and at most 100 that appear with their data.
 
-    `naming` returns the column name for a key. `new` has the columns that have appeared.
+    It is `NO_COLUMN` where there is none and can't be one. `naming` returns the column name for a
+    key. `new` has the columns that have appeared.
     """
 
     def __init__(self, documented: Mapping[str, TDataType], naming: Callable[[str], str]) -> None:
+        super().__init__()
         self._naming = naming
         self._by_name = {
             name: Column(name, data_type, is_documented=True)
             for name, data_type in documented.items()
         }
-        self._by_key: dict[str, Column] = {}
         self._undocumented = 0
         self._stored = frozenset[str]()
         self.new: dict[str, TDataType] = {}
@@ -48,14 +49,11 @@ class TableColumns:
                 self._by_name[name] = Column(name, data_type, is_documented=False)
                 self._undocumented += 1
 
-    def column(self, key: str) -> Column:
-        """Return the column of a key, `NO_COLUMN` if there is none and can't be one."""
-        column = self._by_key.get(key)
-        if column is None:
-            column = self._find(self._naming(key))
-            is_final = column.data_type is not None or column is NO_COLUMN
-            if is_final and len(self._by_key) < MAX_KEYS:
-                self._by_key[key] = column
+    def __missing__(self, key: str) -> Column:
+        column = self._find(self._naming(key))
+        is_final = column.data_type is not None or column is NO_COLUMN
+        if is_final and len(self) < MAX_KEYS:
+            self[key] = column
         return column
 
     def name_for(self, column: Column, data_type: TDataType) -> str | None:

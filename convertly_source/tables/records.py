@@ -118,10 +118,12 @@ class RecordMapper:
             "id": job.id,
             "created_at": job.created_at,
             "results": [self._record("jobs__results", {"job_id": job.id}, item) for item in items],
-            "results_info": info and storable_json(info, keep_links=self._keep_links),
+            "results_info": info and storable_json(info, self._keep_links),
         }
-        fields = ((key, job.raw[key]) for key in job.raw if key not in SHAPED_FIELDS)
-        return self._record("jobs", record, fields)
+        fields = dict(job.raw)
+        for key in SHAPED_FIELDS:
+            fields.pop(key, None)
+        return self._record("jobs", record, fields.items())
 
     def _split_results(self, results: Any) -> tuple[list[Fields], dict[str, Any] | None]:
         """Return the items of `results` in order, and its other fields, None if there are none."""
@@ -142,15 +144,15 @@ class RecordMapper:
 
     def _is_map_of_files(self, value: dict[str, Any]) -> bool:
         """Whether each value is a file, or a list of files."""
-        groups = [_as_list(item) for item in value.values()]
+        groups = map(_as_list, value.values())
         return all(group and all(map(self._is_file, group)) for group in groups)
 
     def _is_file(self, item: Any) -> bool:
-        column = self.columns["jobs__results"].column
-        return isinstance(item, dict) and any(column(key).name in FILE_FIELDS for key in item)
+        columns = self.columns["jobs__results"]
+        return isinstance(item, dict) and any(columns[key].name in FILE_FIELDS for key in item)
 
     def _name(self, key: str) -> str:
-        text = redacted_text(key, keep_links=self._keep_links)
+        text = redacted_text(key, self._keep_links)
         name = self._naming(text) if text.strip() else "x"
         return name.removeprefix("_") if name.startswith("_dlt_") else name
 
@@ -161,20 +163,23 @@ class RecordMapper:
         for key, value in fields:
             if value is None:
                 continue
-            column = columns.column(key)
+            column = columns[key]
             data_type, stored = storable(
-                value,
-                column.data_type,
-                parse_text=column.is_documented,
-                keep_links=self._keep_links,
+                value, column.data_type, column.is_documented, self._keep_links
             )
-            name = None if column.name in record else columns.name_for(column, data_type)
-            if name and name not in record:
-                record[name] = stored
-            elif (data_type, stored) != (column.data_type, record.get(column.name)):
-                extra[free_key(key, extra)] = value
+            if column.name in record:
+                if (data_type, stored) != (column.data_type, record[column.name]):
+                    extra[free_key(key, extra)] = value
+            elif data_type == column.data_type:
+                record[column.name] = stored
+            else:
+                name = columns.name_for(column, data_type)
+                if name is None or name in record:
+                    extra[free_key(key, extra)] = value
+                else:
+                    record[name] = stored
         if extra:
-            record[columns.extra_fields()] = storable_json(extra, keep_links=self._keep_links)
+            record[columns.extra_fields()] = storable_json(extra, self._keep_links)
             self._warn(table, next(iter(extra)))
         return record
 

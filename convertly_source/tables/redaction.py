@@ -10,7 +10,7 @@ _LINK = re.compile(r"\s*https?://", re.IGNORECASE)
 _LINK_IN_TEXT = re.compile(r"(https?://[^?]*)\?\S+", re.IGNORECASE)
 
 
-def redacted_text(value: str, *, keep_links: bool) -> str:
+def redacted_text(value: str, keep_links: bool) -> str:  # noqa: FBT001 - called for each text
     """Return a text without credentials, and without leading characters that dlt reads as types."""
     if value.isascii() and ":" not in value:
         return value

@@ -20,7 +20,10 @@ _DATE_TIME = re.compile(
 
 
 def storable(
-    value: Any, data_type: TDataType | None, *, parse_text: bool = False, keep_links: bool = False
+    value: Any,
+    data_type: TDataType | None,
+    parse_text: bool = False,  # noqa: FBT001, FBT002 - called for each value
+    keep_links: bool = False,  # noqa: FBT001, FBT002
 ) -> tuple[TDataType, Any]:
     """Return the type that a value is stored with, and the value as it is stored.
 
@@ -28,32 +31,35 @@ def storable(
     it is the value's own. With `parse_text` a text fits a number or timestamp that it spells out.
     A value for a column that has no type yet chooses one.
     """
-    if isinstance(value, str):
-        text = redacted_text(value, keep_links=keep_links)
-        if parse_text and data_type != "text":
-            return _parsed(text, data_type)
-        return "text", text
-    if isinstance(value, bool):
-        return "bool", value
-    if isinstance(value, (int, float)):
+    kind = type(value)
+    if kind is str:
+        text = redacted_text(value, keep_links)
+        return _parsed(text, data_type) if parse_text and data_type != "text" else ("text", text)
+    if kind is int or kind is float:
         return _number(value, data_type)
-    return "json", storable_json(value, keep_links=keep_links)
+    if kind is bool:
+        return "bool", value
+    return "json", storable_json(value, keep_links)
 
 
-def storable_json(value: Any, *, keep_links: bool = False, depth: int = 0) -> Any:
+def storable_json(
+    value: Any,
+    keep_links: bool = False,  # noqa: FBT001, FBT002 - called for each value
+    depth: int = 0,
+) -> Any:
     """Return a copy of a JSON value without credentials, with what is too deep as JSON text."""
     if isinstance(value, str):
-        return redacted_text(value, keep_links=keep_links)
+        return redacted_text(value, keep_links)
     if not isinstance(value, (dict, list)):
         return value
     if depth == MAX_DEPTH:
-        return json.dumps(storable_json(value, keep_links=keep_links, depth=depth + 1))
+        return json.dumps(storable_json(value, keep_links, depth + 1))
     if isinstance(value, list):
-        return [storable_json(item, keep_links=keep_links, depth=depth + 1) for item in value]
+        return [storable_json(item, keep_links, depth + 1) for item in value]
     stored: dict[str, Any] = {}
     for key, item in value.items():
-        name = free_key(redacted_text(key, keep_links=keep_links), stored)
-        stored[name] = storable_json(item, keep_links=keep_links, depth=depth + 1)
+        name = free_key(redacted_text(key, keep_links), stored)
+        stored[name] = storable_json(item, keep_links, depth + 1)
     return stored
 
 
@@ -72,6 +78,8 @@ def _number(value: float, data_type: TDataType | None) -> tuple[TDataType, Any]:
 
     JSON has one kind of number: an undocumented 12 is a double, so that 12.5 may follow.
     """
+    if data_type == "bigint" and type(value) is int and -BIGINT <= value < BIGINT:
+        return "bigint", value
     if data_type in ("double", None) and float(value) == value:
         return "double", float(value)
     is_bigint = -BIGINT <= value < BIGINT and int(value) == value

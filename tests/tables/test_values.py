@@ -184,7 +184,7 @@ def test_memory_does_not_grow_with_the_number_of_keys() -> None:
     mapper = RecordMapper(lambda key: "x" if key.startswith("k") else key)
     for number in range(MAX_KEYS + 10):
         record(mapper, **{f"k{number}": number})
-    assert len(mapper.columns["jobs"]._by_key) == MAX_KEYS
+    assert len(mapper.columns["jobs"]) == MAX_KEYS
 
 
 KEYS = st.sampled_from(
