@@ -128,7 +128,8 @@ def _count(value: Any) -> int:
     files = [file for group in groups for file in (group if isinstance(group, list) else [group])]
     documented = RESULT_COLUMNS.keys() - {"job_id", "value"}
     is_map = all(
-        isinstance(file, dict) and any(naming(key or " ") in documented for key in file)
+        isinstance(file, dict)
+        and any(naming(key if key.strip() else "x") in documented for key in file)
         for file in files
     )
     return len(files) if files and [] not in groups and is_map else 1
