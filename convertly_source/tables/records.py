@@ -170,10 +170,10 @@ class RecordMapper:
             if column.name in record:
                 if (data_type, stored) != (column.data_type, record[column.name]):
                     extra[free_key(key, extra)] = value
-            elif data_type == column.data_type:
+            elif data_type and data_type == column.data_type:
                 record[column.name] = stored
             else:
-                name = columns.name_for(column, data_type)
+                name = columns.name_for(column, data_type) if data_type else None
                 if name is None or name in record:
                     extra[free_key(key, extra)] = value
                 else:
@@ -188,9 +188,9 @@ class RecordMapper:
             self._has_warned = True
             shown = redacted_text(key, keep_links=False)[:60]
             logger.warning(
-                f"Some fields have no column of their own, for example {shown!r} in {table}; they"
-                " are in the JSON column extra_fields. A table gets at most 100 columns that are"
-                " not documented, and one for keys with the same column name."
+                f"Some fields have no column, for example {shown!r} in {table}: they are in its"
+                " JSON column extra_fields. A table gets at most 100 columns that are not"
+                " documented, one for all keys with one column name, and no text above 64 KB."
             )
 
 

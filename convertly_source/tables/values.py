@@ -10,6 +10,7 @@ from convertly_source.api.body import exact_number
 from convertly_source.reading.job import parse_datetime
 from convertly_source.tables.redaction import redacted_text
 
+MAX_TEXT = 65_535  # bytes; MariaDB's TEXT takes no more
 MAX_DEPTH = 30  # levels; MariaDB takes no JSON with more than 31
 BIGINT = 2**63  # the first integer that is too large
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -24,16 +25,19 @@ def storable(
     data_type: TDataType | None,
     parse_text: bool = False,  # noqa: FBT001, FBT002 - called for each value
     keep_links: bool = False,  # noqa: FBT001, FBT002
-) -> tuple[TDataType, Any]:
+) -> tuple[TDataType | None, Any]:
     """Return the type that a value is stored with, and the value as it is stored.
 
     The type is `data_type`, that of the column, if the value fits it without a change; otherwise
     it is the value's own. With `parse_text` a text fits a number or timestamp that it spells out.
-    A value for a column that has no type yet chooses one.
+    A value for a column that has no type yet chooses one. A text that is too long for some
+    databases has no type: only JSON holds it.
     """
     kind = type(value)
     if kind is str:
         text = redacted_text(value, keep_links)
+        if len(text) > MAX_TEXT // 4 and len(text.encode()) > MAX_TEXT:
+            return None, text
         return _parsed(text, data_type) if parse_text and data_type != "text" else ("text", text)
     if kind is int or kind is float:
         return _number(value, data_type)

@@ -101,6 +101,28 @@ CASES = {
             "tags__v_text": "a",
         },
     ),
+    "extremes": Case(
+        {
+            "error_message": b'"%s"' % (b"long " * 20_000),
+            "completed_at": b'"0001-01-01T00:00:00Z"',
+            "largest": b"1.7976931348623157e308",
+            "smallest": b"5e-324",
+            "lowest": b"-9223372036854775808",
+            "highest": b"18446744073709551615",
+            "results": b'[{"originalSize": 9223372036854775807},'
+            b' {"originalSize": -9223372036854775808}]',
+        },
+        {
+            "error_message": None,
+            "extra_fields": {"error_message": "long " * 20_000},
+            "completed_at": datetime(1, 1, 1, tzinfo=timezone.utc),
+            "largest": 1.7976931348623157e308,
+            "smallest": 5e-324,
+            "lowest": -(2**63),
+            "highest": str(2**64 - 1),
+        },
+        [{"original_size": 2**63 - 1}, {"original_size": -(2**63)}],
+    ),
     "keys for one column": Case(
         {"fooBar": b"1", "foo_bar": b"2", "大小": b"3", "حجم": b'"x"'},
         {"foo_bar": 1, "x": 3, "extra_fields": {"foo_bar": 2, "حجم": "x"}},

@@ -114,6 +114,18 @@ def test_what_is_deeper_than_30_levels_is_json_text() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "fits"),
+    [("a" * 65_535, True), ("a" * 65_536, False), ("é" * 32_768, False), ("😀" * 16_383, True)],
+)
+def test_a_text_above_64_kb_is_an_extra_field(text: str, *, fits: bool) -> None:
+    """MariaDB takes no more in a text column; JSON holds it everywhere."""
+    for key in ("error_message", "note"):
+        row = record(None, **{key: text})
+        assert (row if fits else row["extra_fields"])[key] == text
+        assert fits or key not in row
+
+
+@pytest.mark.parametrize(
     ("files", "rows"),
     [
         ({"a": {"filename": "b"}}, [{"filename": "b", "extra_fields": {"filename": "a"}}]),
