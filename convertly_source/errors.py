@@ -63,7 +63,7 @@ class SettingsError(ConvertlyError, TerminalException):
 
 
 class UnavailableError(ConvertlyError, TransientException):
-    """The API could not be reached, or kept failing: after 7 attempts, or two minutes."""
+    """The API could not be reached, or failed 7 times in a minute (two minutes at most)."""
 
     exit_code = 3
 

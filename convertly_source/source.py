@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import dlt
 from dlt.common.configuration.container import Container
+from dlt.common.data_types.typing import TDataType
 from dlt.common.pipeline import PipelineContext
 from dlt.common.runtime.collector import NULL_COLLECTOR
 from dlt.common.schema.utils import has_table_seen_data
@@ -36,7 +37,7 @@ from convertly_source.tables.schema import (
     RESULT_COLUMNS,
 )
 
-LONGEST_NAME = 63  # dlt names files after columns that hold lists
+LONGEST_NAME = 50  # of a column; with the suffix of a variant it fits into any database
 
 Created = dlt.sources.incremental[datetime]
 
@@ -101,10 +102,7 @@ def convertly_source(
     start, end = parse_window(start_date, end_date)
     client = connect(api_key, base_url, auth_method, max_connections, requests_per_minute)
 
-    schema = dlt.current.source_schema()
-    # A text that looks like a time would make a column that refuses the next text.
-    schema.remove_type_detection("iso_timestamp")
-    naming = type(schema.naming)(LONGEST_NAME).normalize_identifier
+    naming = type(dlt.current.source_schema().naming)(LONGEST_NAME).normalize_identifier
     mapper = RecordMapper(naming, keep_signed_urls=keep_signed_urls)
 
     def new_run(state: RunState, window: tuple[datetime, datetime]) -> IncrementalRun:
@@ -207,7 +205,8 @@ class AccountReader:
             while feed.readers:
                 yield None
             if found := feed.side_rows.pop(table, None):
-                yield dlt.mark.with_hints(found, _file_format())
+                hints = dlt.mark.make_hints(file_format=_file_format())
+                yield dlt.mark.with_hints(found, hints)
             else:
                 yield _empty_table()
 
@@ -228,6 +227,7 @@ class AccountReader:
         if not state:
             state.update(new_state())
         _check_state(state)
+        self._mapper.restore_columns(_stored_columns())
         run = self._stopped.pop(_resume_point(window, state), None) or self._new_run(state, window)
         metrics = dlt.current.resource_metrics()
         metrics["is_complete"] = False
@@ -248,19 +248,30 @@ class AccountReader:
         yield _empty_table()
 
     def _rows(self, run: IncrementalRun, feed: Feed) -> Iterator[Any]:
-        """Yield what a run finds as rows of `jobs`; the first ones name their file format."""
-        mark: Callable[..., Any] | None = dlt.mark.with_hints
+        """Yield what a run finds as rows of `jobs`, with hints when there are new columns."""
         show_progress = _progress()
-        file_format = _file_format()
+        columns_hinted = None
         for changes in run.changes:
             show_progress("Jobs read", changes.jobs_read, run.expected)
-            for table, rows in self._mapper.tables(changes):
-                if table == "jobs" and rows:
-                    yield mark(rows, file_format) if mark else rows
-                    mark = None
-                elif table in feed.side_states:
-                    new = _not_recorded(table, rows, feed.side_states[table])
-                    feed.side_rows.setdefault(table, []).extend(new)
+            rows = dict(self._mapper.tables(changes))
+            for table, state in feed.side_states.items():
+                new = _not_recorded(table, rows[table], state)
+                feed.side_rows.setdefault(table, []).extend(new)
+            if rows["jobs"] and columns_hinted == self._mapper.new_column_count:
+                yield rows["jobs"]
+            elif rows["jobs"]:
+                columns_hinted = self._mapper.new_column_count
+                yield dlt.mark.with_hints(rows["jobs"], self._hints())
+
+    def _hints(self) -> TResourceHints:
+        """Return the hints of the table `jobs`, and of its columns that are not documented."""
+        new = self._mapper.new_columns()
+        results = [*RESULT_COLUMNS.values(), *new["jobs__results"]]
+        return dlt.mark.make_hints(
+            columns=new["jobs"] or None,
+            file_format=_file_format(),
+            nested_hints={"results": dlt.mark.make_nested_hints(columns=results)},
+        )
 
 
 def _resume_point(window: object, state: Any) -> object:
@@ -307,10 +318,21 @@ def _empty_table() -> Any:
     return dlt.mark.materialize_table_schema()
 
 
-def _file_format() -> TResourceHints:
+def _file_format() -> Literal["parquet", "preferred"]:
     """Return the format of load files: DuckDB reads Parquet far faster than dlt's INSERTs."""
-    is_duckdb = _destination_type() in ("duckdb", "motherduck")
-    return dlt.mark.make_hints(file_format="parquet" if is_duckdb else "preferred")
+    return "parquet" if _destination_type() in ("duckdb", "motherduck") else "preferred"
+
+
+def _stored_columns() -> dict[str, dict[str, TDataType]]:
+    """Return the columns that the pipeline's tables have from earlier runs, with their types."""
+    return {
+        table: {
+            name: data_type
+            for name, column in stored["columns"].items()
+            if (data_type := column.get("data_type")) and not name.startswith("_dlt_")
+        }
+        for table, stored in dlt.current.source_schema().tables.items()
+    }
 
 
 def _progress() -> Callable[..., None]:

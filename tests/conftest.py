@@ -24,8 +24,7 @@ def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
     monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
     monkeypatch.setenv("RUNTIME__REQUEST_BACKOFF_FACTOR", "0.001")
-    for module in ("api.client", "api.rate_limit"):
-        monkeypatch.setattr(f"convertly_source.{module}.MINUTE", 0.05)
+    monkeypatch.setattr("convertly_source.api.http.MINUTE", 0.05)
     monkeypatch.setenv("LOAD__TRUNCATE_STAGING_DATASET", "true")
     monkeypatch.chdir(tmp_path)
     restart_dlt()  # what a load has set is for its process

@@ -25,7 +25,7 @@ def newest_first(jobs: list[Job]) -> list[Job]:
 
 
 class Reply(NamedTuple):
-    """What goes back over HTTP: text as it is, anything else as JSON; or a connection reset."""
+    """What goes back over HTTP: text and bytes as they are, anything else as JSON; or a reset."""
 
     status: int
     body: Any
@@ -40,7 +40,8 @@ class Reply(NamedTuple):
             request.close_connection = True
             request.connection.close()
             return
-        content = (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
+        text = self.body if isinstance(self.body, (str, bytes)) else json.dumps(self.body)
+        content = text.encode() if isinstance(text, str) else text
         usual = {"Content-Type": "application/json", "Content-Length": str(len(content))}
         request.send_response(self.status)
         for name, value in (usual | dict(self.headers)).items():

@@ -19,6 +19,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from convertly_source.loading import refresh
 from convertly_source.loading.locks import database_lock, file_lock, has_lock
+from convertly_source.loading.refused import refusals_explained
 from convertly_source.loading.settings import configure
 from convertly_source.loading.target import (
     Target,
@@ -214,7 +215,8 @@ def load_in_chunks(
     reraise=True,
 )
 def _load_package(pipeline: dlt.Pipeline) -> LoadInfo | None:
-    return pipeline.load()
+    with refusals_explained(pipeline):
+        return pipeline.load()
 
 
 def _new_fields(info: LoadInfo) -> Iterator[str]:

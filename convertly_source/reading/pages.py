@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
-from convertly_source.api.client import REPORT, Answer, JobsClient
+from convertly_source.api.client import REPORT, JobsClient, JobsPage
 from convertly_source.errors import ConvertlyError, ResponseError, UnavailableError
 from convertly_source.reading.job import ListedJob
 
@@ -189,7 +189,7 @@ class Pages:
         answer, is_end = self._ask(max(0, min(offset, self.total - 1)), size)
         return self._page(answer, is_end=is_end)
 
-    def _ask(self, offset: int, limit: int) -> tuple[Answer, bool]:
+    def _ask(self, offset: int, limit: int) -> tuple[JobsPage, bool]:
         """Return an answer with a `total` that fits it, and whether the list ends with it."""
         answer = self._client.page(offset, limit)
         count = len(answer.jobs)
@@ -207,7 +207,7 @@ class Pages:
         self.total = total
         return answer._replace(total=total), is_end
 
-    def _page(self, answer: Answer, *, is_end: bool) -> Page:
+    def _page(self, answer: JobsPage, *, is_end: bool) -> Page:
         jobs = [ListedJob.parse(job) for job in answer.jobs]
         is_whole = is_end and answer.offset == 0
         times = [job.created_at for job in jobs if job.created_at]
@@ -247,7 +247,7 @@ def _keys(jobs: list[Any]) -> set[str]:
     return {job.id or job.content_hash for job in map(ListedJob.parse, jobs)}
 
 
-def _times(answer: Answer) -> list[datetime]:
+def _times(answer: JobsPage) -> list[datetime]:
     return [time for job in answer.jobs if (time := ListedJob.parse(job).created_at)]
 
 

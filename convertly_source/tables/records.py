@@ -1,35 +1,47 @@
-"""One job as rows, in one shape, whatever shape its `results` had."""
+"""One job as rows: the same columns whatever shape its `results` have."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
+from dlt.common import logger
 from dlt.common.data_types.typing import TDataType
 from dlt.common.json import json
+from dlt.common.schema.typing import TColumnSchema
 from dlt.common.utils import digest128
 
-from convertly_source.api.client import Job
-from convertly_source.reading.job import ListedJob, RemovedJob, parse_datetime
+from convertly_source.reading.job import ListedJob, RemovedJob
 from convertly_source.reading.run import Changes
-from convertly_source.tables.redaction import redacted_text, without_credentials
-from convertly_source.tables.schema import JOB_TYPES, RESULT_TYPES
+from convertly_source.tables.columns import TableColumns
+from convertly_source.tables.redaction import redacted_text
+from convertly_source.tables.schema import JOB_TYPES, RESULT_TYPES, undocumented_column
+from convertly_source.tables.values import free_key, storable, storable_json
 
-BIGINT = 2**63  # and more don't fit
-LONGEST_BIGINT = 17  # characters that 64 bits hold, decimal or hexadecimal
+Fields = Iterable[tuple[str, Any]]
+
+SHAPED_FIELDS = ("id", "created_at", "results")  # of a job; the others become columns as they are
+FILE_FIELDS = RESULT_TYPES.keys() - {"job_id", "value"}  # of which a file has one at least
 
 
-def fingerprint(job: Job) -> str:
-    """Hash a job's content, links without their queries: they are signed anew in each answer."""
-    return digest128(json.dumps(without_credentials(job), sort_keys=True))
+def fingerprint(job: Any) -> str:
+    """Return a hash of a job's content. It ignores the query strings of links, which change."""
+    return digest128(json.dumps(storable_json(job), sort_keys=True))
 
 
-def rejected_record(job: ListedJob) -> dict[str, Any]:
-    """Return the row of `rejected_jobs`: the job as listed (links without queries), the reason."""
+def rejected_record(job: ListedJob, error: Exception | None = None) -> dict[str, Any]:
+    """Return the row of `rejected_jobs` for a job that can't be stored, or failed to be shaped."""
+    raw = storable_json(job.raw)
     missing = [name for name in ("id", "created_at") if not getattr(job, name)]
+    if error:
+        reason = f"could not be shaped ({type(error).__name__})"
+    elif isinstance(raw, dict):
+        reason = f"no usable {' and no usable '.join(missing)}"
+    else:
+        reason = "not an object"
     return {
         "fingerprint": fingerprint(job.raw),
-        "reason": f"no usable {' and no usable '.join(missing)}",
-        "raw": without_credentials(job.raw),
+        "reason": reason,
+        "raw": raw if isinstance(raw, dict) else {"value": raw},
         "noticed_at": datetime.now(timezone.utc),
     }
 
@@ -37,42 +49,6 @@ def rejected_record(job: ListedJob) -> dict[str, Any]:
 def removed_record(job: RemovedJob) -> dict[str, Any]:
     """Return the row of `removed_jobs`."""
     return {**job._asdict(), "noticed_at": datetime.now(timezone.utc)}
-
-
-def split_results(results: Any) -> tuple[list[Any], dict[str, Any] | None]:
-    """Split `results` into its items, in order, and what stands beside them, if anything does."""
-    if not isinstance(results, dict):
-        return _items(results), None
-    for key in ("files", "file"):
-        if key in results and isinstance(results[key], (list, dict, type(None))):
-            info = {name: value for name, value in results.items() if name != key}
-            return _items(results[key]), info or None
-    return _items(results), None
-
-
-def _items(value: Any) -> list[Any]:
-    if isinstance(value, list):
-        return value
-    return [] if value is None or value == {} else [value]
-
-
-def _as_object(item: Any) -> dict[str, Any]:
-    if isinstance(item, list):
-        return {"list": item}  # the column that dlt itself would give a list in a list
-    return item if isinstance(item, dict) else {"value": item}
-
-
-class _Columns(dict[str, tuple[str, TDataType]]):
-    """The columns of keys as they come, by name and type; an account has few different keys."""
-
-    def __init__(self, name_of: Callable[[str], str], types: Mapping[str, TDataType]) -> None:
-        super().__init__()
-        self._name_of, self._types = name_of, types
-
-    def __missing__(self, key: str) -> tuple[str, TDataType]:
-        name = self._name_of(key)
-        self[key] = name, self._types.get(name, "double")
-        return self[key]
 
 
 class TableRows(NamedTuple):
@@ -83,90 +59,146 @@ class TableRows(NamedTuple):
 
 
 class RecordMapper:
-    """Gives keys their column names and values their column's type, without credentials.
+    """Maps jobs to rows: keys to column names, values to the type of their column.
 
-    `naming` makes column names of keys, as dlt's naming conventions do.
+    `naming` returns the column name for a key, as dlt's naming conventions do. Links lose their
+    query strings, which are credentials, unless `keep_signed_urls`.
     """
 
     def __init__(self, naming: Callable[[str], str], *, keep_signed_urls: bool = False) -> None:
-        self._naming, self._keep_links = naming, keep_signed_urls
-        self._job, self._result, self._other = (
-            _Columns(self._name, types) for types in (JOB_TYPES, RESULT_TYPES, {})
-        )
+        self._naming = naming
+        self._keep_links = keep_signed_urls
+        self._has_warned = False
+        self.restore_columns({})
+
+    def restore_columns(self, tables: Mapping[str, Mapping[str, TDataType]]) -> None:
+        """Start with the columns that earlier runs have made, by table."""
+        self.columns = {
+            "jobs": TableColumns(JOB_TYPES, self._name),
+            "jobs__results": TableColumns(RESULT_TYPES, self._name),
+        }
+        for table, columns in self.columns.items():
+            columns.restore(tables.get(table, {}))
+
+    @property
+    def new_column_count(self) -> int:
+        """How many columns have appeared that earlier runs have not made."""
+        return sum(len(columns.new) for columns in self.columns.values())
+
+    def new_columns(self) -> dict[str, list[TColumnSchema]]:
+        """Return the columns that earlier runs have not made, by table, as hints for dlt."""
+        return {
+            table: [undocumented_column(*column) for column in columns.new.items()]
+            for table, columns in self.columns.items()
+        }
 
     def tables(self, changes: Changes) -> Iterator[TableRows]:
-        """Yield what a run has found as the rows of each table."""
-        yield TableRows("rejected_jobs", [rejected_record(job) for job in changes.rejected])
-        yield TableRows("jobs", [self.job_record(job) for job in changes.jobs])
+        """Yield the rows of each table for what a run has found."""
+        rejected = [rejected_record(job) for job in changes.rejected]
+        yield TableRows("jobs", list(self._job_records(changes.jobs, rejected)))
+        yield TableRows("rejected_jobs", rejected)
         yield TableRows("removed_jobs", [removed_record(job) for job in changes.removed])
 
+    def _job_records(
+        self, jobs: Iterable[ListedJob], rejected: list[dict[str, Any]]
+    ) -> Iterator[dict[str, Any]]:
+        for job in jobs:
+            try:
+                yield self.job_record(job)
+            except Exception as error:  # noqa: BLE001, PERF203 - no job may stop the others
+                rejected.append(rejected_record(job, error))
+
     def job_record(self, job: ListedJob) -> dict[str, Any]:
-        """Make the record of table `jobs`, its `results` as the list of rows of `jobs__results`.
+        """Return the row of `jobs`, with the rows of `jobs__results` as the list `results`.
 
         `results` and `results_info` stay empty until the job has ended.
         """
-        items, info = split_results(job.raw.get("results") if job.is_final else None)
-        record = self._record({**job.raw, "results": None, "created_at": None}, self._job)
-        results = [self._record(_as_object(item), self._result) for item in items]
-        for result in results:
-            result["job_id"] = job.id
-        record |= {"id": job.id, "created_at": job.created_at, "results": results}
-        record["results_info"] = info and without_credentials(info, keep_links=self._keep_links)
-        return record
+        items, info = self._split_results(job.raw.get("results") if job.is_final else None)
+        record = {
+            "id": job.id,
+            "created_at": job.created_at,
+            "results": [self._record("jobs__results", {"job_id": job.id}, item) for item in items],
+            "results_info": info and storable_json(info, self._keep_links),
+        }
+        fields = dict(job.raw)
+        for key in SHAPED_FIELDS:
+            fields.pop(key, None)
+        return self._record("jobs", record, fields.items())
+
+    def _split_results(self, results: Any) -> tuple[list[Fields], dict[str, Any] | None]:
+        """Return the items of `results` in order, and its other fields, None if there are none."""
+        if not isinstance(results, dict):
+            return self._items(results), None
+        for key in ("files", "file"):
+            if key in results and isinstance(results[key], (list, dict, type(None))):
+                info = {name: value for name, value in results.items() if name != key}
+                return self._items(results[key]), info or None
+        return self._items(results), None
+
+    def _items(self, value: Any) -> list[Fields]:
+        if isinstance(value, dict) and self._is_map_of_files(value):
+            return [[*file.items(), ("filename", name)] for name, file in _named_files(value)]
+        if not isinstance(value, list):
+            value = [] if value is None else [value]
+        return [item.items() if isinstance(item, dict) else [("value", item)] for item in value]
+
+    def _is_map_of_files(self, value: dict[str, Any]) -> bool:
+        """Whether each value is a file, or a list of files."""
+        groups = map(_as_list, value.values())
+        return all(group and all(map(self._is_file, group)) for group in groups)
+
+    def _is_file(self, item: Any) -> bool:
+        columns = self.columns["jobs__results"]
+        return isinstance(item, dict) and any(columns[key].name in FILE_FIELDS for key in item)
 
     def _name(self, key: str) -> str:
-        text = redacted_text(key, keep_links=self._keep_links)
+        text = redacted_text(key, self._keep_links)
         name = self._naming(text) if text.strip() else "x"
         return name.removeprefix("_") if name.startswith("_dlt_") else name
 
-    def _record(self, value: Mapping[str, Any], columns: _Columns) -> dict[str, Any]:
-        """Shape an object: of keys that get one name, a value that is null yields."""
-        record: dict[str, Any] = {}
-        for key, item in value.items():
-            if item is not None:
-                name, data_type = columns[key]
-                if name not in record:
-                    kind = type(item)
-                    is_plain = (  # as most values are; a call would take longer than this look
-                        (kind is str and data_type == "text" and ":" not in item and item.isascii())
-                        or (kind is int and data_type == "bigint" and -BIGINT <= item < BIGINT)
-                        or (kind is float and data_type == "double")
-                    )
-                    record[name] = item if is_plain else self._value(item, data_type)
+    def _record(self, table: str, record: dict[str, Any], fields: Fields) -> dict[str, Any]:
+        """Add fields to a record. What has no column, or one that is taken, is an extra field."""
+        columns = self.columns[table]
+        extra: dict[str, Any] = {}
+        for key, value in fields:
+            if value is None:
+                continue
+            column = columns[key]
+            data_type, stored = storable(
+                value, column.data_type, column.is_documented, self._keep_links
+            )
+            if column.name in record:
+                if (data_type, stored) != (column.data_type, record[column.name]):
+                    extra[free_key(key, extra)] = value
+            elif data_type and data_type == column.data_type:
+                record[column.name] = stored
+            else:
+                name = columns.name_for(column, data_type) if data_type else None
+                if name is None or name in record:
+                    extra[free_key(key, extra)] = value
+                else:
+                    record[name] = stored
+        if extra:
+            record[columns.extra_fields()] = storable_json(extra, self._keep_links)
+            self._warn(table, next(iter(extra)))
         return record
 
-    def _value(self, value: Any, data_type: TDataType) -> Any:
-        if isinstance(value, str):
-            return _typed(redacted_text(value, keep_links=self._keep_links), data_type)
-        if isinstance(value, (int, float)):
-            return _number(value, data_type)
-        if isinstance(value, dict):
-            return self._record(value, self._other)
-        if isinstance(value, list):
-            return [self._value(item, "double") for item in value]
-        return value
+    def _warn(self, table: str, key: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            shown = redacted_text(key, keep_links=False)[:60]
+            logger.warning(
+                f"Some fields have no column, for example {shown!r} in {table}: they are in its"
+                " JSON column extra_fields. A table gets at most 100 columns that are not"
+                " documented, one for all keys with one column name, and no text above 64 KB."
+            )
 
 
-def _typed(text: str, data_type: TDataType) -> Any:
-    """Make of a text what its column holds; what it can't hold goes to where dlt would put it."""
-    if data_type == "timestamp":
-        return parse_datetime(text) or {"v_text": text}
-    if data_type == "bigint" and len(text) > LONGEST_BIGINT:
-        return {"v_text": text}
-    return text
+def _named_files(files: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, group in files.items():
+        for file in _as_list(group):
+            yield name, file
 
 
-def _number(value: Any, data_type: TDataType) -> Any:
-    """Make of a number what its column holds.
-
-    JSON has one kind of number: 12 here and 12.5 there must not make two columns.
-    """
-    if data_type == "text":
-        return str(value).lower()  # as JSON writes it
-    if data_type == "timestamp":
-        return {"v_text": str(value).lower()}
-    if isinstance(value, bool):
-        return value
-    if data_type == "bigint":
-        return round(value) if -BIGINT <= value < BIGINT else {"v_double": float(value)}
-    return float(value)
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -1,7 +1,6 @@
-"""Values without credentials: links without their query strings, `data:` URLs without content."""
+"""Texts without credentials: links without query strings, `data:` URLs without content."""
 
 import re
-from typing import Any
 
 from dlt.common.json import PUA_CHARACTER_MAX, PUA_START
 
@@ -11,27 +10,11 @@ _LINK = re.compile(r"\s*https?://", re.IGNORECASE)
 _LINK_IN_TEXT = re.compile(r"(https?://[^?]*)\?\S+", re.IGNORECASE)
 
 
-def without_credentials(value: Any, *, keep_links: bool = False) -> Any:
-    """Copy a JSON value with `data:` URLs cut to their media type and links to their address."""
-    if isinstance(value, str):
-        return redacted_text(value, keep_links=keep_links)
-    if isinstance(value, dict):
-        return {
-            redacted_text(key, keep_links=keep_links): without_credentials(
-                item, keep_links=keep_links
-            )
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [without_credentials(item, keep_links=keep_links) for item in value]
-    return value
-
-
-def redacted_text(value: str, *, keep_links: bool) -> str:
-    """Return a text without credentials, and without the marks that dlt would take for its own."""
+def redacted_text(value: str, keep_links: bool) -> str:  # noqa: FBT001 - called for each text
+    """Return a text without credentials, and without leading characters that dlt reads as types."""
     if value.isascii() and ":" not in value:
         return value
-    value = value.lstrip(_DLT_MARKS)  # before a number or a date, dlt would take them for its own
+    value = value.lstrip(_DLT_MARKS)  # dlt would parse what follows as a number or a date
     if data := _DATA_URL.fullmatch(value):
         return data[1]
     if keep_links or "?" not in value:

@@ -6,60 +6,69 @@ from dlt.common.schema.typing import TColumnSchema
 Columns = dict[str, TColumnSchema]
 
 
+def undocumented_column(name: str, data_type: TDataType) -> TColumnSchema:
+    """Return a column that appears with its data."""
+    return {"name": name, "data_type": data_type, "nullable": True}
+
+
 def _columns(**columns: tuple[TDataType, str]) -> Columns:
     return {
-        name: {"name": name, "data_type": data_type, "description": meaning, "nullable": True}
+        name: {**undocumented_column(name, data_type), "description": meaning}
         for name, (data_type, meaning) in columns.items()
     }
 
 
+def _types(columns: Columns) -> dict[str, TDataType]:
+    return {name: column["data_type"] or "text" for name, column in columns.items()}
+
+
 JOB_COLUMNS = _columns(
-    id=("text", "the key"),
-    job_type=("text", "`convert`, `compress`, `media_tool`, `transfer`, or a newer one"),
-    status=("text", "`pending`, `processing`, `completed`, `failed`, or a newer one"),
-    total_files=("bigint", "files of the job"),
-    completed_files=("bigint", "files that are done"),
-    failed_files=("bigint", "files that failed"),
-    progress=("bigint", "percent"),
-    error_message=("text", "why it failed"),
-    created_at=("timestamp", "when it was created (UTC)"),
-    completed_at=("timestamp", "when it ended (UTC)"),
-    results_info=("json", "what stands beside the files in `results`"),
+    id=("text", "key of the table"),
+    job_type=("text", "`convert`, `compress`, `media_tool`, `transfer`, or a newer type"),
+    status=("text", "`pending`, `processing`, `completed`, `failed`, or a newer status"),
+    total_files=("bigint", "number of files in the job"),
+    completed_files=("bigint", "number of files converted"),
+    failed_files=("bigint", "number of files that failed"),
+    progress=("bigint", "percent done"),
+    error_message=("text", "why the job failed"),
+    created_at=("timestamp", "when the job was created (UTC)"),
+    completed_at=("timestamp", "when the job ended (UTC)"),
+    results_info=("json", "fields of `results` other than the files"),
 )
 RESULT_COLUMNS = _columns(
     job_id=("text", "`jobs.id`"),
-    filename=("text", "name of the file"),
-    mime_type=("text", "its type, as `image/webp`"),
-    download_url=("text", "its link, without the query string"),
-    stored_file_id=("text", "its id in the storage"),
-    value=("text", "the item, where it is no object"),
-    original_size=("bigint", "bytes before"),
-    final_size=("bigint", "bytes after"),
-    size_bytes=("bigint", "bytes"),
-    saved_percent=("double", "percent of the bytes that were saved"),
-    applied_quality=("double", "quality that was chosen"),
+    id=("text", "id of a stored file"),
+    filename=("text", "file name"),
+    mime_type=("text", "media type, for example `image/webp`"),
+    download_url=("text", "link to the file, without its query string"),
+    stored_file_id=("text", "id of the file in Convertly Storage"),
+    value=("text", "the item, if it is not an object"),
+    original_size=("bigint", "bytes before the conversion"),
+    final_size=("bigint", "bytes after the conversion"),
+    size_bytes=("bigint", "bytes of a stored file"),
+    saved_percent=("double", "percent of bytes saved"),
+    applied_quality=("double", "quality used for the conversion"),
 )
 REJECTED_COLUMNS = _columns(
-    fingerprint=("text", "the key, a hash of `raw`"),
+    fingerprint=("text", "key of the table, a hash of `raw`"),
     reason=("text", "why the job can't be stored"),
-    raw=("json", "the job as it came, links without query strings"),
-    noticed_at=("timestamp", "when it was met first (UTC)"),
+    raw=("json", "the job as listed, links without their query strings; `value` if no object"),
+    noticed_at=("timestamp", "when it was first seen (UTC)"),
 )
 REMOVED_COLUMNS = _columns(
-    id=("text", "`jobs.id`, the key"),
-    created_at=("timestamp", "when it was created (UTC)"),
-    last_status=("text", "as last seen: `pending`, `processing`"),
-    noticed_at=("timestamp", "when it was missed first (UTC)"),
+    id=("text", "`jobs.id`, key of the table"),
+    created_at=("timestamp", "when the job was created (UTC)"),
+    last_status=("text", "status when last seen: `pending`, `processing`"),
+    noticed_at=("timestamp", "when it was first found missing (UTC)"),
 )
 TABLES: dict[str, tuple[str, Columns]] = {
-    "jobs": ("one row a job", JOB_COLUMNS),
-    "jobs__results": ("one row a file or item", RESULT_COLUMNS),
+    "jobs": ("one row per job", JOB_COLUMNS),
+    "jobs__results": ("one row per file or other item of `results`", RESULT_COLUMNS),
     "rejected_jobs": ("jobs that can't be stored", REJECTED_COLUMNS),
     "removed_jobs": ("unfinished jobs that are no longer listed", REMOVED_COLUMNS),
 }
 for required in (JOB_COLUMNS["id"], JOB_COLUMNS["created_at"], RESULT_COLUMNS["job_id"]):
     required["nullable"] = False
-JOB_TYPES, RESULT_TYPES = (
-    {name: column["data_type"] or "double" for name, column in columns.items()}
-    for columns in (JOB_COLUMNS, RESULT_COLUMNS)
-)
+
+JOB_TYPES = _types(JOB_COLUMNS)
+RESULT_TYPES = _types(RESULT_COLUMNS)

@@ -16,7 +16,7 @@ from dlt.common.exceptions import TerminalException, TransientException
 from helpers.warehouse import Warehouse
 
 from convertly_source import errors
-from convertly_source.api.client import Answer, JobsClient
+from convertly_source.api.client import JobsClient, parse_date
 from convertly_source.demo import DemoAccount, DemoAPI, Reply
 
 KEY = "cvly_0123456789/abc+def=="
@@ -40,16 +40,18 @@ FAR = ("http://example.com", "http://127.0.0.1.example.com", "http://10.0.0.1")
 NO_URLS = ("", "no-scheme", "ftp://x", "http://[::1", "http://a:99999", "https://.x")
 NO_COUNTS: list[Any] = ["1", 1.0, True, -1, 2**64, None]
 NO_PAGINATION = [None, [0, 1], {"offset": 0}, *({"offset": 0, "total": bad} for bad in NO_COUNTS)]
-AGAIN = "Run again later: it goes on"
+AGAIN = "Run again later: it continues"
 STATUSES = {  # class, exit code, requests, advice
     301: (errors.SettingsError, 2, 1, "Set base_url to"),
     **dict.fromkeys(range(400, 500), (errors.ResponseError, 4, 1, "report it to the maintainers")),
     400: (errors.SettingsError, 2, 1, "page_size"),
     401: (errors.SettingsError, 2, 1, "CONVERTLY_API_KEY"),
-    **dict.fromkeys((402, 403), (errors.LimitError, 5, 1, "plan and usage at https://up.example")),
+    **dict.fromkeys(
+        (402, 403), (errors.LimitError, 5, 1, "usage of the account at https://up.example")
+    ),
     404: (errors.SettingsError, 2, 1, "CONVERTLY_BASE_URL"),
     408: (errors.UnavailableError, 3, 7, AGAIN),
-    429: (errors.LimitError, 5, 7, "plan and usage at https://up.example"),
+    429: (errors.LimitError, 5, 7, "usage of the account at https://up.example"),
     **dict.fromkeys(range(500, 600), (errors.UnavailableError, 3, 7, AGAIN)),
 }
 NO_PAGES = [
@@ -58,9 +60,9 @@ NO_PAGES = [
     (418, {"detail": "Some."}, "answered 418: Some."),
     (418, {}, "answered 418: I'm a Teapot"),
     (499, "<b>", "answered 499: no reason given"),
-    *((200, {"jobs": x, "pagination": AT_0}, "no list of obj") for x in (None, AT_0, [AT_0, 1])),
+    *((200, {"jobs": x, "pagination": AT_0}, "no list as `jobs`") for x in (None, AT_0, "[]")),
     *((200, {"jobs": [], "pagination": bad}, "no `pagination") for bad in NO_PAGINATION),
-    (200, {"jobs": [], "pagination": {"offset": 9, "total": 10}}, "0 says that it is at offset 9"),
+    (200, {"jobs": [], "pagination": {"offset": 9, "total": 10}}, "0 claims to be at offset 9"),
 ]
 ECHOES = [
     Reply(401, {"error": "x" * 265 + KEY}),  # where the text is cut
@@ -69,8 +71,8 @@ ECHOES = [
     Reply(301, {}, {"Location": f"https://elsewhere.example/{KEY}?key={KEY}"}),
 ]
 NO_SETTINGS = [
-    *(((NOBODY, key), "can't have.", "CONVERTLY_API_KEY") for key in NO_KEYS),
-    ((NOBODY, "cvly a", "x-api-key"), "can't have.", "CONVERTLY_API_KEY"),
+    *(((NOBODY, key), "has spaces or characters", "CONVERTLY_API_KEY") for key in NO_KEYS),
+    ((NOBODY, "cvly a", "x-api-key"), "has spaces or characters", "CONVERTLY_API_KEY"),
     *(((url,), f"{url}/api/jobs is not a usable", "CONVERTLY_BASE_URL") for url in NO_URLS),
     *(((url,), f"{url}/api/jobs is not encrypted", "https://") for url in FAR),
     (("https://cvly:pass@a.example",), "a user name or a password", "CONVERTLY_BASE_URL"),
@@ -112,10 +114,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Wait by default settings, on a clock that does not wait."""
     clock = Clock()
     monkeypatch.delenv("RUNTIME__REQUEST_BACKOFF_FACTOR")
-    for module in ("tenacity.nap.time", "convertly_source.api.rate_limit.time"):
+    for module in ("tenacity.nap.time", "convertly_source.api.http.time"):
         monkeypatch.setattr(module, clock)
-    for module in ("api.client", "api.rate_limit"):
-        monkeypatch.setattr(f"convertly_source.{module}.MINUTE", 60.0)
+    monkeypatch.setattr("convertly_source.api.http.MINUTE", 60.0)
     return clock
 
 
@@ -144,7 +145,9 @@ def test_threads_share_a_client(serve: Serve, status: str | None) -> None:
     with ThreadPoolExecutor(4) as pool:
         pages = list(pool.map(lambda at: client.page(at, 9, status), range(0, 260, 9)))
     jobs = [job for job in reversed(api.account.jobs) if status in (None, job["status"])]
-    assert pages == [Answer(jobs[at : at + 9], at, len(jobs)) for at in range(0, 260, 9)]
+    assert [page[:3] for page in pages] == [
+        (jobs[at : at + 9], at, len(jobs)) for at in range(0, 260, 9)
+    ]
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -175,7 +178,7 @@ def test_a_redirect_is_not_followed(serve: Serve) -> None:
 def test_what_may_pass_is_asked_for_again(serve: Serve, reply: Reply) -> None:
     """A 5xx, a per-minute 429, a cut or reset answer, even twice, is followed by the good one."""
     api = serve(Scripted(reply, reply, GOOD))
-    assert JobsClient(KEY, api.url).page(0, 100) == Answer([], 0, 0)
+    assert JobsClient(KEY, api.url).page(0, 100)[:3] == ([], 0, 0)
 
 
 @pytest.mark.parametrize("reply", [CAP, *CAP_TOLD])
@@ -225,8 +228,7 @@ def test_a_limit_of_15_a_minute_is_kept_by_all_threads(
     warehouse: Warehouse, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under a limit without Retry-After, 2,500 jobs arrive whole, and few requests are refused."""
-    for module in ("api.client", "api.rate_limit"):
-        monkeypatch.setattr(f"convertly_source.{module}.MINUTE", 0.8)
+    monkeypatch.setattr("convertly_source.api.http.MINUTE", 0.8)
     api = DemoAPI(DemoAccount(2500))
     answered, refused = deque[float](maxlen=15), [0]
 
@@ -245,12 +247,12 @@ def test_a_limit_of_15_a_minute_is_kept_by_all_threads(
 
 def test_a_timeout_is_not_repeated_for_ever(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """After two minutes with one page no further request is made, whatever attempts are left."""
-    monkeypatch.setattr("convertly_source.api.client.LONGEST_TRY", 0)
+    monkeypatch.setattr("convertly_source.api.http.MAX_RETRY_SECONDS", 0)
     api = Scripted(BUSY)
     failure(serve(api).url, kind=errors.UnavailableError)
     assert len(api.seen) == 1
     limited = serve(Scripted(LIMITED, LIMITED, GOOD))
-    assert JobsClient(KEY, limited.url).page(0, 100) == Answer([], 0, 0)
+    assert JobsClient(KEY, limited.url).page(0, 100)[:3] == ([], 0, 0)
 
 
 def test_each_retry_is_one_line(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -276,6 +278,31 @@ def test_dlts_own_settings_are_honoured(
     assert 7.5 <= second < 12.5
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert "(ReadTimeout)" in str(failure(f"http://127.0.0.1:{silent.getsockname()[1]}"))
+
+
+def test_a_page_has_the_time_of_its_answer(serve: Serve) -> None:
+    """The `Date` header of an answer is the date of its page, in UTC."""
+    page = JobsClient(KEY, serve(Scripted(GOOD)).url).page(0, 100)
+    assert page.date
+    assert abs((datetime.now(timezone.utc) - page.date).total_seconds()) < 60
+
+
+@pytest.mark.parametrize(
+    ("header", "date"),
+    [
+        ("Wed, 21 Oct 2015 07:28:00 GMT", "2015-10-21T07:28:00+00:00"),
+        ("Wed, 21 Oct 2015 07:28:00 -0000", "2015-10-21T07:28:00+00:00"),
+        ("Wed, 21 Oct 2015 09:28:00 +0200", "2015-10-21T07:28:00+00:00"),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 -1200", None),
+        *((text, None) for text in ("", "soon", None)),
+    ],
+)
+def test_a_date_header_is_read_or_ignored(header: str | None, date: str | None) -> None:
+    """A date is an aware time in UTC; a header that is none gives None."""
+    found = parse_date(header)
+    assert (found and found.isoformat()) == date
+    assert found is None or found.tzinfo is timezone.utc
 
 
 def test_an_unreachable_port_is_unavailable() -> None:

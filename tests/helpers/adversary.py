@@ -395,7 +395,7 @@ class Server:
             elif world.total == "off_by_one":
                 total = max(0, total + self.rnd.choice((-1, 0, 0, 1)))
         date = moment(account.now).replace(microsecond=0)
-        return Answer(page, offset, total, date)
+        return JobsPage(page, offset, total, date)
 
     def _replay(self, until: int) -> None:
         changes = self.account.changes

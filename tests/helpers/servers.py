@@ -89,8 +89,9 @@ def postgres() -> Iterator[str]:
     """Run PostgreSQL on a unix socket; yield its URL."""
     with folder_of("postgres") as (folder, start):
         data = str(folder / "data")
+        in_utf8 = ["--locale=C", "-E", "UTF8"]
         assert not start(
-            [find("initdb"), "-A", "trust", "-U", "postgres", "--no-sync", "--locale=C", "-D", data]
+            [find("initdb"), "-A", "trust", "-U", "postgres", "--no-sync", *in_utf8, "-D", data]
         ).wait()
         options = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", str(folder)]
         url = f"postgresql://postgres:unused@localhost/postgres?host={folder}"
@@ -108,6 +109,7 @@ def mariadb() -> Iterator[str]:
         install = [find("mariadb-install-db"), "--no-defaults", data, "--skip-test-db"]
         assert not start([*install, "--auth-root-authentication-method=normal"]).wait()
         options = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder}/socket"]
+        options.append("--character-set-server=utf8mb4")  # as in Debian's configuration
         address: dict[str, Any] = {"host": "127.0.0.1", "port": port, "user": "root"}
         with running(
             start([find("mariadbd"), "--no-defaults", data, *options]),

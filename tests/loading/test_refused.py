@@ -1,0 +1,87 @@
+"""A destination that refuses rows: two lines, nothing pending, and the next run reads again."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import dlt
+import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
+from helpers.servers import postgres
+from helpers.warehouse import Warehouse
+
+from convertly_source import convertly_source
+from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply
+from convertly_source.errors import ConvertlyError, SettingsError, explained
+from convertly_source.loading.refused import refusals_explained
+
+Serve = Callable[..., DemoAPI]
+
+
+def run(pipeline: dlt.Pipeline, api: DemoAPI) -> None:
+    """Load once, with refusals explained."""
+    source = convertly_source(DEMO_KEY, api.url)
+    pipeline.extract(source)
+    pipeline.normalize()
+    with refusals_explained(pipeline):
+        pipeline.load()
+
+
+def refuse_progress(pipeline: dlt.Pipeline, *, refuse: bool) -> None:
+    """Let the destination take no progress beyond 127, or any again."""
+    types = {"duckdb": ("TINYINT", "BIGINT"), "postgres": ("boolean USING true", "bigint USING 0")}
+    narrow, wide = types[pipeline.destination.destination_name]
+    with pipeline.sql_client() as client:
+        table = client.make_qualified_table_name("jobs")
+        client.execute_sql(f"ALTER TABLE {table} ALTER progress TYPE {narrow if refuse else wide}")
+
+
+def cursor(pipeline: dlt.Pipeline) -> Any:
+    """Return how far the account is loaded."""
+    state: Any = pipeline.state
+    return state["sources"]["convertly"]["resources"]["jobs"]["all"]["cursor"]
+
+
+@pytest.mark.parametrize("place", ["duckdb", pytest.param("postgres", marks=pytest.mark.slow)])
+def test_a_refused_load_is_explained_and_not_kept(
+    serve: Serve, servers: Any, tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error names the table and quotes the destination; the next run loads what was left."""
+    credentials = servers(postgres) if place == "postgres" else str(tmp_path / "jobs.duckdb")
+    destination = getattr(dlt.destinations, place)(credentials)
+    pipeline = dlt.pipeline(
+        "refused", str(tmp_path / "p"), destination=destination, dataset_name=f"refused_{place}"
+    )
+    api = serve(DemoAccount(20))
+    run(pipeline, api)
+    loaded = cursor(pipeline)
+    api.account.create(progress=5000)
+    refuse_progress(pipeline, refuse=True)
+    caplog.clear()
+    for _ in range(2):
+        with pytest.raises(ConvertlyError, match="refused rows of table jobs: ") as caught:
+            run(pipeline, api)
+        assert {"duckdb": "value 5000", "postgres": "progress"}[place] in str(caught.value)
+        assert f"{caught.value}{caught.value.remedy}".isprintable()
+        assert explained(caught.value) is caught.value
+        assert not pipeline.has_pending_data
+        assert cursor(pipeline) == loaded
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    refuse_progress(pipeline, refuse=False)
+    run(pipeline, api)
+    with pipeline.sql_client() as client:
+        sql = f"SELECT count(*) FROM {client.make_qualified_table_name('jobs')}"
+        assert client.execute_sql(sql) == [(21,)]
+
+
+def test_other_errors_are_left_alone(warehouse: Warehouse, serve: Serve) -> None:
+    """An error of the API or of another kind passes as it is."""
+    api = serve(DemoAccount(5))
+    api.fault = lambda _: Reply(401, {})
+    source = convertly_source(DEMO_KEY, api.url)
+    with pytest.raises(PipelineStepFailed) as caught, refusals_explained(warehouse.pipeline):
+        warehouse.pipeline.run(source)
+    assert isinstance(explained(caught.value), SettingsError)
+    with suppress(KeyError), refusals_explained(warehouse.pipeline):
+        raise KeyError
