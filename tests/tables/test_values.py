@@ -191,6 +191,16 @@ def test_a_column_keeps_the_type_of_earlier_runs() -> None:
     assert (row["size__v_json"], mapper.new_columns()["jobs"]) == ({"w": 1}, [])
 
 
+def test_spellings_of_a_key_share_one_column() -> None:
+    """A column has one type, whichever spelling of its key came first, and how."""
+    mapper = RecordMapper(naming)
+    record(mapper, results={"a": {"width": [1]}})  # a look at "width", which makes no column
+    rows = record(mapper, results=[{"Width": 1}, {"width": "x"}, {"WIDTH": 2}])["results"]
+    assert rows[1]["width__v_text"] == "x"
+    assert [rows[0]["width"], rows[2]["width"]] == [1.0, 2.0]
+    assert undocumented(mapper)["jobs__results"] == 3
+
+
 def test_memory_does_not_grow_with_the_number_of_keys() -> None:
     """The columns of at most 10,000 keys are remembered."""
     mapper = RecordMapper(lambda key: "x" if key.startswith("k") else key)
