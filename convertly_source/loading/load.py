@@ -24,8 +24,8 @@ from convertly_source.loading.settings import configure
 from convertly_source.loading.target import (
     Target,
     count_rows,
-    has_cursor,
     is_lake,
+    knows_jobs,
     loaded_host,
     refuse_ambiguous_name,
     refuse_other_account,
@@ -180,7 +180,7 @@ def _must_refresh(pipeline: dlt.Pipeline, host: str, report: Callable[[str], Non
     if missing := repair_tables(pipeline):
         report(f"Missing in the destination: {', '.join(missing)}. Reading everything again.")
         return True
-    if not count_rows(pipeline, "jobs") and has_cursor(pipeline):
+    if not count_rows(pipeline, "jobs") and knows_jobs(pipeline):
         report("The table jobs is empty. Reading everything again.")
         return True
     return False

@@ -187,10 +187,10 @@ def loaded_host(pipeline: dlt.Pipeline) -> str | None:
     return host
 
 
-def has_cursor(pipeline: dlt.Pipeline) -> bool:
+def knows_jobs(pipeline: dlt.Pipeline) -> bool:
     """Return whether jobs were loaded, by the state."""
-    states = _jobs_state(pipeline).values()
-    return any(isinstance(state, dict) and state.get("cursor") for state in states)
+    state = _jobs_state(pipeline).get("all", {})
+    return any(state.get(name) for name in ("open_jobs", "recent_jobs", "landmarks"))
 
 
 def landmarks(pipeline: dlt.Pipeline) -> list[Any]:

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from convertly_source import convertly_source
 from convertly_source.api.client import Job
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
-from convertly_source.errors import ResponseError, SettingsError, explained
+from convertly_source.errors import ConvertlyError, ResponseError, SettingsError, explained
 from convertly_source.loading import Target
 from convertly_source.loading.backfill import (
     BackfillResult,
@@ -271,7 +271,7 @@ def test_a_column_keeps_the_type_that_it_had_first(serve: Serve, tmp_path: Path)
     source = convertly_source(start_date=late.start, end_date=late.end, **history.settings)
     pipeline = history.target.pipeline(str(tmp_path / "apart"))
     pipeline.config.restore_from_destination = False
-    with pytest.raises(PipelineStepFailed):  # as if the two were loaded at the same time
+    with pytest.raises(ConvertlyError, match="table jobs"):  # as if loaded at the same time
         list(load_in_chunks(pipeline, source))
     history.load(late)
     found = in_duckdb("SELECT priority, priority__v_text FROM history.jobs ORDER BY created_at")
