@@ -185,7 +185,8 @@ class AccountReader:
     def _rows(self, run: IncrementalRun, recorded: list[str]) -> Iterator[Any]:
         """Yield what a run finds as rows of tables, jobs with hints when there are new ones.
 
-        Rows of `rejected_jobs` wait in the state when an extract ends before their turn.
+        Rows of `rejected_jobs` wait in the state when an extract ends before their turn. No row may
+        be yielded between taking changes and yielding their jobs: these would be lost there.
         """
         rejected: list[dict[str, Any]] = dlt.current.resource_state().setdefault("waiting", [])
         show_progress = _progress()
