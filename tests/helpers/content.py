@@ -1,8 +1,9 @@
 """Jobs with the content that trips loads up, and the rows that they must become."""
 
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
@@ -188,6 +189,20 @@ def is_found(key: str, value: Any, name: str, row: dict[str, Any]) -> bool:
     return any(
         is_same(value, place) for place in [*places, *([extra[key]] if key in extra else [])]
     )
+
+
+@contextmanager
+def dlt_log() -> Iterator[list[str]]:
+    """Collect what dlt's logger prints from WARNING on."""
+    lines: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("dlt")
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
 
 
 class ContentAPI(DemoAPI):

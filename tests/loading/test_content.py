@@ -11,7 +11,7 @@ import pytest
 from dlt.common.libs.deltalake import get_delta_tables
 from dlt.common.libs.pyiceberg import get_iceberg_tables
 from dlt.common.normalizers.naming.snake_case import NamingConvention
-from helpers.content import CASES, REASONS, ContentAPI
+from helpers.content import CASES, REASONS, ContentAPI, dlt_log
 from helpers.script import load_from, query
 from helpers.warehouse import Place, Warehouse
 
@@ -124,16 +124,15 @@ def test_odd_content_loads_whole_in_run_after_run(
         assert len([name for name in other if name != "extra_fields"]) <= 100
 
 
-def test_extra_fields_are_reported_once_per_run(
-    warehouse: Warehouse, serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_extra_fields_are_reported_once_per_run(warehouse: Warehouse, serve: Serve) -> None:
     """A run warns of the first field without a column of its own, and of no other."""
     account = DemoAccount(250)
     for job in account.jobs:
         job |= {"fooBar": 1, "foo_bar": "\x1b[31m"}
     api = serve(DemoAPI(account))
-    load_in_chunks(warehouse, api)
-    [line] = [entry.getMessage() for entry in caplog.records if "extra_fields" in entry.message]
+    with dlt_log() as lines:
+        load_in_chunks(warehouse, api)
+    [line] = [line for line in lines if "extra_fields" in line]
     assert "'foo_bar' in jobs" in line
     assert line.isprintable()
     assert warehouse.query("SELECT count(extra_fields) FROM jobs") == [(250,)]
@@ -148,19 +147,39 @@ def load_in_chunks(warehouse: Warehouse, api: DemoAPI, **settings: Any) -> None:
         warehouse.pipeline.run(source)
 
 
+def fail_to_name(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+    """Let dlt fail to make a column name for a field."""
+    usual = NamingConvention.normalize_identifier
+
+    def failing(naming: NamingConvention, key: str) -> str:
+        if key == field:
+            raise KeyError(key)
+        return usual(naming, key)
+
+    monkeypatch.setattr(NamingConvention, "normalize_identifier", failing)
+
+
+def test_rejected_rows_do_not_wait_for_the_end(
+    warehouse: Warehouse, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an extract had no time to yield comes first in the next one."""
+    fail_to_name(monkeypatch, "boom")
+    account = DemoAccount(550)
+    account.jobs[0]["boom"] = 1
+    source = convertly_source(DEMO_KEY, serve(DemoAPI(account)).url)
+    source.resources["jobs"].add_limit(1)
+    for rejected in (0, 1):
+        warehouse.pipeline.run(source)
+        assert len(warehouse.rows("rejected_jobs", "fingerprint")) == rejected
+    assert len(warehouse.rows("jobs", "id")) < 200
+
+
 @pytest.mark.parametrize("window", [{}, {"end_date": "2027-01-01"}])
 def test_a_job_that_fails_to_be_shaped_stops_no_load(
     warehouse: Warehouse, serve: Serve, monkeypatch: pytest.MonkeyPatch, window: dict[str, str]
 ) -> None:
     """It is recorded, also when the extract ends with the page that has it; all others load."""
-    usual = NamingConvention.normalize_identifier
-
-    def failing(naming: NamingConvention, key: str) -> str:
-        if key == "boom":
-            raise KeyError(key)
-        return usual(naming, key)
-
-    monkeypatch.setattr(NamingConvention, "normalize_identifier", failing)
+    fail_to_name(monkeypatch, "boom")
     account = DemoAccount(250)
     boom = [account.jobs[number] for number in (0, 120, 249)]
     for job in boom:
@@ -186,3 +205,20 @@ def test_a_first_load_of_rejected_jobs_alone(serve: Serve, tmp_path: Path) -> No
         assert done.returncode == 0, done.stderr
         assert f"0 results; {rejected} rejected" in done.stdout
     assert query("SELECT count(*) FROM convertly_data.jobs__results") == [(0,)]
+
+
+def test_the_limit_of_columns_holds_over_runs_and_folders(serve: Serve, tmp_path: Path) -> None:
+    """A run in a fresh folder counts the columns that the destination has."""
+    account = DemoAccount(3)
+    api = serve(DemoAPI(account))
+    for number in range(3):
+        account.create(**{f"field{number}_{n}": str(n) for n in range(60)})  # type: ignore[arg-type]
+        warehouse = Warehouse(tmp_path, str(tmp_path / f"folder{number}"))
+        warehouse.load(api)
+    columns = warehouse.query(
+        "SELECT count(*) FROM duckdb_columns()"
+        " WHERE schema_name = 'data' AND column_name LIKE 'field%'"
+    )
+    assert columns == [(100,)]
+    extra = warehouse.query("SELECT len(json_keys(extra_fields)) FROM jobs ORDER BY created_at")
+    assert extra == [(None,)] * 4 + [(20,), (60,)]
