@@ -72,7 +72,7 @@ def test_the_demo_is_loaded_as_in_the_readme() -> None:
 
 
 def test_the_readme_names_options_that_there_are() -> None:
-    """Each option in the README is one of the command line, or of a program named beside it."""
+    """Each option in the README is one of the command line, or of a program that it names."""
     known = {option for command in COMMANDS for option in options_of(command)}
     found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README.read_text()))
     assert {"--demo", "--destination", "--full-refresh"} <= found

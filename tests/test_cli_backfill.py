@@ -114,7 +114,6 @@ def test_a_killed_run_continues_with_its_window(serve: Serve) -> None:
     assert process.stdout
     lines = [process.stdout.readline() for _ in range(2)]
     kill(process)
-    process.communicate()
     assert [line[:6] for line in lines] == ["1 of 5", "2 of 5"]
     done = backfill(api, "--days", "5")
     assert done.returncode == 0, done.stderr

@@ -97,8 +97,8 @@ def run_apart(*arguments: str, **environment: str) -> Done:
 
 def kill(process: "subprocess.Popen[str]") -> None:
     """End a process as the system does when memory is short."""
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.communicate()  # it closes the pipes
 
 
 @contextmanager

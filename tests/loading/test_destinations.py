@@ -167,8 +167,8 @@ def test_the_settings_in_the_readme_are_dlts(monkeypatch: pytest.MonkeyPatch) ->
         is_url = name.endswith("BUCKET_URL")
         holder = getattr(config.credentials, "storage" if is_url else "catalog", config.credentials)
         holder = config if kind == "FILESYSTEM" else holder
-        said = holder.bucket_url if is_url else holder.to_native_representation()
-        assert value.rpartition("/")[2] in said
+        found = holder.bucket_url if is_url else holder.to_native_representation()
+        assert value.rpartition("/")[2] in found
 
 
 def credentials_of(kind: str) -> Any:

@@ -99,7 +99,7 @@ def test_a_kill_after_a_chunk_keeps_the_chunk(serve: Serve) -> None:
 
     def kill_in_third_chunk(_: DemoAccount) -> None:
         if len(api.requests) == 16:  # with 4 ahead, the third chunk is being read
-            kill(process)
+            process.kill()
 
     api.before_answer = kill_in_third_chunk
     process.communicate()

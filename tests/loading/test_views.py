@@ -73,7 +73,7 @@ def test_the_views_have_the_figures_of_the_account(
 
 @SQL_DATABASES
 def test_a_full_refresh_works_with_views(serve: Serve, place: Place) -> None:
-    """The views do not hold the tables when these are dropped and made anew."""
+    """The views do not keep a full refresh from dropping the tables."""
     api = serve(DemoAccount(60))
     for arguments in (["--models"], ["--full-refresh"], ["--models"]):
         done = load_from(api, *place.arguments, *arguments, **place.settings)

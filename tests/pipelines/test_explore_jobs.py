@@ -66,7 +66,7 @@ def browse(servers: Any) -> Iterator[Open]:
             page.on("websocket", lambda socket: asked.add(urlsplit(socket.url).hostname))
             page.on("pageerror", lambda error: wrong.append(str(error)))
             page.on("dialog", lambda dialog: wrong.append(dialog.message))
-            page.on("console", lambda said: wrong.extend([said.text] * (said.type == "error")))
+            page.on("console", lambda line: wrong.extend([line.text] * (line.type == "error")))
             page.goto(url or addresses[0])
             return page
 
@@ -204,11 +204,11 @@ def test_texts_of_the_api_are_shown_as_plain_text(serve: Serve, browse: Open) ->
 
 
 @pytest.mark.slow
-def test_the_page_says_what_is_missing(serve: Serve, browse: Open) -> None:
-    """Without a file, and with empty tables, the page says so, and which command fills it."""
-    for said in ("The warehouse is missing", "There are no jobs yet."):
+def test_the_page_names_what_is_missing(serve: Serve, browse: Open) -> None:
+    """Without a file, and with empty tables, the page tells which command fills it."""
+    for text in ("The warehouse is missing", "There are no jobs yet."):
         page = browse()
-        page.get_by_text(said).wait_for()
+        page.get_by_text(text).wait_for()
         page.get_by_text("To load your account: convertly-source load").wait_for()
         page.get_by_text("convertly-source load --demo").wait_for()
         assert not any(seen(page).values())
@@ -275,7 +275,7 @@ def test_it_is_a_script(serve: Serve, place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argument", "said"),
+    ("argument", "message"),
     [
         ("--dataset=mine", "Nothing is loaded there yet."),
         ("--dataset=mine", "convertly-source load --dataset=mine --demo"),
@@ -283,12 +283,12 @@ def test_it_is_a_script(serve: Serve, place: Place) -> None:
         ("--destination=postgres", "Missing 1 field(s) in configuration"),
     ],
 )
-def test_as_a_script_it_says_what_is_missing(argument: str, said: str) -> None:
+def test_as_a_script_it_names_what_is_missing(argument: str, message: str) -> None:
     """A script that finds nothing ends with 1, what is missing, and the command that brings it."""
     duckdb.connect("convertly.duckdb").close()
     done = run_script(argument)
     assert (done.returncode, done.stdout) == (1, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
