@@ -143,17 +143,24 @@ class Pages:
                 return
             seen |= _keys(answer.jobs)
 
+    def is_at_rest(self) -> bool:
+        """Whether nothing was created or has vanished since the start."""
+        if not self.is_static:
+            return False
+        now = [job.created_at for job in self._fetch_newest().jobs]
+        return self.is_static and now == [job.created_at for job in self.newest_page.jobs]
+
     def failure(self) -> ConvertlyError:
         """Return the reason why the list can't be read: it moves, or contradicts itself."""
         try:
-            youngest = self._fetch_newest().youngest
+            is_at_rest = self.is_at_rest()
         except DisorderError:
-            youngest = END
-        if self.is_static and youngest == self.newest_page.youngest:
-            return ResponseError(
-                f"The API says {self.total} jobs, but its pages hold others or fewer.", REPORT
-            )
-        return _too_fast()
+            is_at_rest = False
+        if not is_at_rest:
+            return _too_fast()
+        return ResponseError(
+            f"The API says {self.total} jobs, but its pages hold others or fewer.", REPORT
+        )
 
     def _newest(self) -> Page:
         """Fetch the newest page; find out on the way how the list is sorted."""

@@ -38,11 +38,11 @@ class Shelf:
             self.jobs |= {job.id or "": mapper.job_record(job) for job in changes.jobs}
             self.removed += [job.id for job in changes.removed]
             self.rejected |= {fingerprint(job.raw) for job in changes.rejected}
-            if "window" not in options:
-                stored: RunState = dlt_json.typed_loadb(dlt_json.typed_dumpb(run.state))
-                self.state = stored
             if number == kill_after:
                 break
+        if "window" not in options:
+            stored: RunState = dlt_json.typed_loadb(dlt_json.typed_dumpb(run.state))
+            self.state = stored
 
     def content(self) -> dict[str, Any]:
         """Return the jobs, by id."""
