@@ -193,7 +193,8 @@ class Pages:
     def _fetch(self, position: int, size: int, total: int) -> Page:
         position -= max(0, total - self.total)
         offset = self.total - position - size if self.is_newest_first else position
-        answer, is_end = self._ask(max(0, min(offset, self.total - 1)), size)
+        limit = size if self.is_newest_first else max(1, size + min(0, position))
+        answer, is_end = self._ask(max(0, min(offset, self.total - 1)), limit)
         return self._page(answer, is_end=is_end)
 
     def _ask(self, offset: int, limit: int) -> tuple[Answer, bool]:
@@ -204,11 +205,10 @@ class Pages:
         is_end = count < limit
         if is_end and count and end < answer.total:
             following = self._client.page(end, limit).jobs
-            is_end = not following
-            if not _keys(following) <= _keys(answer.jobs):  # the server gives less than asked for
+            is_end = not following  # else the server gives less than it is asked for
+            is_clamped = not _keys(following) <= _keys(answer.jobs)  # else the list has moved on
+            if is_clamped and count >= max(SMALLEST_PAGE, self.size // 3):
                 self.size = min(self.size, count)
-                if self.size < SMALLEST_PAGE:
-                    raise ResponseError(f"The API gives {count} of {limit} jobs a page.", REPORT)
         total = max(answer.total, end) if count else min(offset, answer.total)
         self.is_static &= self.total in (0, total)
         self.total = total

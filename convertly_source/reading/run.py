@@ -83,7 +83,8 @@ class IncrementalRun:
         window: tuple[datetime, datetime],
     ) -> None:
         self.state = deepcopy(state)
-        if self.state["count_has_risen"]:
+        self._is_second_look = self.state["count_has_risen"]
+        if self._is_second_look:
             self.state |= {"cursor": None, "held": 0, "count_has_risen": False}
         self.state["jobs_read"] = 0
         self.listed, self.expected = listing.listed, 0  # `expected` jobs are to be read
@@ -133,15 +134,16 @@ class IncrementalRun:
         self._listed_before = page.count_before(self._since)
         if self._is_continued:
             self._move_positions(self.state["held"] - self._listed_before)
-        else:
+        elif self._since > BEGINNING + TICK or self._is_second_look:  # `total` counts too many
             self.state["held"] = self._listed_before
+        held = self.state["held"]
         self.expected = max(0, newest.end - self._listed_before)
         until = min(self._until, newest.youngest)
         for jobs in self._listing.read(self._since, until, page):
             due = [job for job in jobs if job.created_at <= until]
             yield from self._hand_over(due, is_prefix=True)
         if self._since == BEGINNING + TICK and until == newest.youngest:
-            self._listing.check(self.held - self._listed_before)
+            self._listing.check(self.held - held)
         yield self._gone(self._since, until + TICK)
 
     def _unfinished(self) -> Iterator[Changes]:

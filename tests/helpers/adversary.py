@@ -237,6 +237,7 @@ class Account:
         self._ended: list[str] = []
         for _ in range(rnd.randint(*world.jobs)):
             self.create(self._gap())
+        self.tick = 100
 
     def create(self, gap: int, late: int = 0) -> str:
         """Create a job, `gap` after the one before it; `late` before that, or after it."""
