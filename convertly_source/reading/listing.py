@@ -14,6 +14,7 @@ from convertly_source.reading.pages import (
     Pages,
 )
 
+REST = 32  # pages without a gap, until one more is fetched ahead
 MAX_ROUNDS = 20  # through the jobs of one `created_at`
 
 
@@ -40,11 +41,8 @@ class Listing(Pages):
         knows_low = knows_high = position is None
         if position is None:
             position = (low + high - self.size) // 2 if created_at > BEGINNING + TICK else -2
-        drift = 0  # by how much the list moves from one answer to the next
         for _ in range(MAX_ATTEMPTS):
-            wanted = max(-2, position)
-            page = self.at(wanted - drift)
-            drift = max(0, page.position - max(0, wanted - drift))
+            page = self.at(max(-2, position))
             if not page.begins_before(created_at):
                 high, knows_high = page.position, True
                 low, knows_low = (low, knows_low) if low <= high else (0, False)
@@ -70,7 +68,7 @@ class Listing(Pages):
         when the list moves faster than it can be read.
         """
         self.watermark, handed = max(since, BEGINNING + TICK), set[str]()
-        self._depth = self._max_depth if until >= self.newest_page.youngest else 1
+        self._depth = self._limit if until >= self.newest_page.youngest else 1
         ahead = self.after(page)
         while True:
             mark = self.watermark
@@ -84,11 +82,14 @@ class Listing(Pages):
             if not page.begins_before(self.watermark):
                 page = next(ahead)
             if page.overlaps(self.watermark):
-                self._depth = min(self._depth + 1, self._max_depth)
+                self._joined += 1
+                self._limit = min(self._max_depth, self._limit + (self._joined % REST == 0))
+                self._depth = min(self._depth + 1, self._limit)
                 self._overlap = max(2, self._overlap - 1)
                 continue
             ahead.close()
-            self._depth = 1
+            self._joined, self._depth = 0, max(1, self._depth // 6)
+            self._limit = self._depth
             self._overlap = max(2 * self._overlap, self.size // 10 + 1)
             self._overlap = min(self._overlap, 3 * self.size // 4)
             page = self.search(self.watermark, last.count_before(self.watermark) - 1)
@@ -183,7 +184,8 @@ class Group:
         """Whether all were seen, at the end of a round."""
         self.start -= max(0, self._total - total)
         after = self._created_at + TICK
-        if not page.begins_before(after):
+        times = {job.created_at for job in page.jobs}
+        if self._created_at not in times and not page.begins_before(after):
             return False
         if self._whole and self._whole <= self._seen:
             return True

@@ -95,26 +95,31 @@ class Pages:
     """
 
     def __init__(self, client: JobsClient, page_size: int, max_connections: int) -> None:
-        self.size, self.total = max(SMALLEST_PAGE, page_size), 0
+        self.size, self.total = max(SMALLEST_PAGE, page_size), -1
         self.is_newest_first, self.is_ordered, self.is_static = True, True, True
+        self._claimed = 0  # the last `total` of the API
         self._only_time: datetime | None = None  # the `created_at` of all jobs
         self._client, self._threads = client, ThreadPoolExecutor(max_connections)
-        self._max_depth = 2 * max_connections  # so that no connection waits for a page
-        self._depth, self._overlap = 1, 2
+        self._max_depth = max_connections + 2  # so that no connection waits for a page
+        self._depth, self._limit, self._joined, self._overlap = 1, self._max_depth, 0, 2
+        self._drift = 0  # by how many positions an offset moves until it is answered
         self.newest_page = self._newest()
         self.listed = self.total
 
     def at(self, position: int, size: int = 0) -> Page:
         """Fetch the page that begins there; a negative position makes the oldest page shorter."""
         for _ in range(MAX_ATTEMPTS):
-            page = self._fetch(position, size or self.size, self.total)
+            total = self.total
+            page = self._fetch(position - self._drift, size or self.size, total)
+            moved = self.total - total if self.is_newest_first else total - self.total
+            self._drift = max(0, min(moved, self.size))
             if page.jobs or not self.total:
                 return page
         raise self.failure()
 
     def after(self, page: Page) -> Generator[Page, None, None]:
         """Fetch the pages that follow, without end: some ahead, but not beyond the newest."""
-        position, total, ahead = page.end, self.total, deque[Future[Page]]()
+        position, total, ahead = page.end - self._drift, self.total, deque[Future[Page]]()
         try:
             while True:
                 while not ahead or (
@@ -191,9 +196,11 @@ class Pages:
         return page._replace(is_newest=True)
 
     def _fetch(self, position: int, size: int, total: int) -> Page:
+        """Fetch the page of a position that was seen when the list had `total` jobs."""
         position -= max(0, total - self.total)
-        offset = self.total - position - size if self.is_newest_first else position
-        limit = size if self.is_newest_first else max(1, size + min(0, position))
+        offset, limit = position, max(1, size + min(0, position))
+        if self.is_newest_first:
+            offset, limit = self.total - position - size, size
         answer, is_end = self._ask(max(0, min(offset, self.total - 1)), limit)
         return self._page(answer, is_end=is_end)
 
@@ -210,8 +217,8 @@ class Pages:
             if is_clamped and count >= max(SMALLEST_PAGE, self.size // 3):
                 self.size = min(self.size, count)
         total = max(answer.total, end) if count else min(offset, answer.total)
-        self.is_static &= self.total in (0, total)
-        self.total = total
+        self.is_static &= self.total < 0 or answer.total == self._claimed
+        self._claimed, self.total = answer.total, total
         return answer._replace(total=total), is_end
 
     def _page(self, answer: Answer, *, is_end: bool) -> Page:
