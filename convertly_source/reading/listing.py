@@ -1,6 +1,6 @@
 """The account as a sequence by `created_at`: searched, and read oldest first, while it moves."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
 
 from convertly_source.reading.pages import (
@@ -14,7 +14,8 @@ from convertly_source.reading.pages import (
     Pages,
 )
 
-MAX_WASTED_PAGES = 12  # in a row, for each that had new jobs, among those of one `created_at`
+REST = 32  # pages without a gap, until one more is fetched ahead
+MAX_ROUNDS = 20  # through the jobs of one `created_at`
 
 
 class Listing(Pages):
@@ -25,8 +26,8 @@ class Listing(Pages):
     youngest is the new watermark. The end of the list counts as an older job. Without an older
     job there is a gap: search for the watermark, and overlap by more from then on.
 
-    Jobs of one `created_at` that fill a page have no older job beside them. They are read in
-    rounds until as many different ones were seen as they have positions.
+    Jobs of one `created_at` that fill a page have no older job beside them: `Group` tells when
+    they are complete.
     """
 
     watermark = BEGINNING
@@ -40,11 +41,8 @@ class Listing(Pages):
         knows_low = knows_high = position is None
         if position is None:
             position = (low + high - self.size) // 2 if created_at > BEGINNING + TICK else -2
-        drift = 0  # by how much the list moves from one answer to the next
         for _ in range(MAX_ATTEMPTS):
-            wanted = max(-2, position)
-            page = self.at(wanted - drift)
-            drift = max(0, page.position - max(0, wanted - drift))
+            page = self.at(max(-2, position))
             if not page.begins_before(created_at):
                 high, knows_high = page.position, True
                 low, knows_low = (low, knows_low) if low <= high else (0, False)
@@ -70,7 +68,7 @@ class Listing(Pages):
         when the list moves faster than it can be read.
         """
         self.watermark, handed = max(since, BEGINNING + TICK), set[str]()
-        self._depth = self._max_depth if until >= self.newest_page.youngest else 1
+        self._depth = self._limit if until >= self.newest_page.youngest else 1
         ahead = self.after(page)
         while True:
             mark = self.watermark
@@ -84,11 +82,14 @@ class Listing(Pages):
             if not page.begins_before(self.watermark):
                 page = next(ahead)
             if page.overlaps(self.watermark):
-                self._depth = min(self._depth + 1, self._max_depth)
+                self._joined += 1
+                self._limit = min(self._max_depth, self._limit + (self._joined % REST == 0))
+                self._depth = min(self._depth + 1, self._limit)
                 self._overlap = max(2, self._overlap - 1)
                 continue
             ahead.close()
-            self._depth = 1
+            self._joined, self._depth = 0, max(1, self._depth // 6)
+            self._limit = self._depth
             self._overlap = max(2 * self._overlap, self.size // 10 + 1)
             self._overlap = min(self._overlap, 3 * self.size // 4)
             page = self.search(self.watermark, last.count_before(self.watermark) - 1)
@@ -107,48 +108,91 @@ class Listing(Pages):
 
     def check(self, count: int) -> None:
         """Raise `DisorderError` if a full read of so many jobs, at rest, has left some out."""
-        if count < self.total and self.is_static:
-            newest, oldest = self._fetch_newest(), self.at(-2)
-            is_static = self.is_static and newest.youngest == self.newest_page.youngest
-            if is_static and count < newest.end - oldest.position:
+        if count < self.total and self.is_at_rest():
+            oldest = self.at(-2)
+            if self.is_at_rest() and count < self.total - oldest.position:
                 raise DisorderError
 
     def _group(
         self, created_at: datetime, handed: set[str], page: Page
     ) -> Generator[list[Listed], None, Page]:
-        """Yield the jobs of one `created_at`, which may stand in another order in each answer.
+        """Yield the jobs of one `created_at` until they are complete; return their last page.
 
         Each round goes through them by other offsets and another limit, as an order may follow
-        from both. They are complete when as many were seen as there are positions, in rounds
-        during which none vanished: the list kept its length, or the jobs their number. Return the
-        page with which they end.
+        from both.
         """
-        seen, handed, last_positions = set[str](), set(handed), -1
-        useful, wasted, number, size = 1, 0, 0, self.size
+        group, size = Group(created_at, handed), self.size
+        number = 0
         while True:
+            number += 1
             if not page.begins_before(created_at):
                 page = self.search(created_at, page.position)
-            start, total, is_static = page.count_before(created_at), self.total, True
+            group.begin(page.count_before(created_at), self.total)
             while True:
-                found = {job.key: job for job in page.jobs if job.created_at == created_at}
-                new = [job for key, job in found.items() if key not in handed]
-                useful, wasted = (useful + 1, 0) if new else (useful, wasted + 1)
-                if wasted > MAX_WASTED_PAGES * useful:
+                yield group.take(page)
+                if group.is_stuck:
                     raise self.failure()
-                yield new
-                seen |= found.keys()
-                handed |= found.keys()
-                is_static &= self.total == total
                 if page.youngest > created_at or page.is_newest:
                     break
-                following = page.end - 1 - number % (size // 2)
+                following = page.end - number % (size // 2) - 1
                 page = self.at(max(page.position + 1, following), size)
-            positions = page.count_before(created_at + TICK) - start
-            if not is_static and positions != last_positions:
-                seen.clear()
-            elif len(seen) == positions:
+            if group.is_complete(page, self.total, self.is_at_rest):
                 return page
-            number, last_positions = number + 1, positions
-            round_of_sizes, step = divmod(number, self.size - 1)
+            rounds, step = divmod(number, self.size // 2)
             size = self.size - step
-            page = self.at(start - 1 - (round_of_sizes + step) % size, size)
+            page = self.at(group.start - 1 - (rounds + step) % size, size)
+
+
+class Group:
+    """The jobs of one `created_at`, which may stand in another order in each answer.
+
+    As many jobs as there are positions are the whole group, if none of them has vanished: if
+    the list is at rest, or once all of them have been seen again. Positions are counted from the
+    oldest job, so that creations don't change them; when older jobs come or go, counting begins
+    anew.
+    """
+
+    def __init__(self, created_at: datetime, handed: set[str]) -> None:
+        self.start = -1  # the position of the first one
+        self._created_at, self._handed = created_at, set(handed)
+        self._seen, self._whole = set[str](), set[str]()
+        self._rounds, self._pages, self._useful_pages = 0, 0, 1  # useful in the first round
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it takes more pages than it should."""
+        return self._pages > MAX_ROUNDS * self._useful_pages
+
+    def begin(self, start: int, total: int) -> None:
+        """Begin a round."""
+        self._rounds += 1
+        if start != self.start:
+            self._seen, self._whole = set(), set()
+        self.start, self._total = start, total
+
+    def take(self, page: Page) -> list[Listed]:
+        """Return the jobs of the group on a page that were not handed over yet."""
+        found = {job.key: job for job in page.jobs if job.created_at == self._created_at}
+        new = [job for key, job in found.items() if key not in self._handed]
+        self._pages += 1
+        self._useful_pages += bool(new) and self._rounds == 1
+        self._seen |= found.keys()
+        self._handed |= found.keys()
+        return new
+
+    def is_complete(self, page: Page, total: int, is_at_rest: Callable[[], bool]) -> bool:
+        """Whether all were seen, at the end of a round."""
+        self.start -= max(0, self._total - total)
+        after = self._created_at + TICK
+        times = {job.created_at for job in page.jobs}
+        if self._created_at not in times and not page.begins_before(after):
+            return False
+        if self._whole and self._whole <= self._seen:
+            return True
+        positions = page.count_before(after) - self.start
+        if len(self._seen) == positions:
+            self._whole, self._seen = self._seen, set()
+            return is_at_rest()
+        if len(self._seen) > positions:
+            self._seen = set()
+        return False

@@ -95,26 +95,31 @@ class Pages:
     """
 
     def __init__(self, client: JobsClient, page_size: int, max_connections: int) -> None:
-        self.size, self.total = max(SMALLEST_PAGE, page_size), 0
+        self.size, self.total = max(SMALLEST_PAGE, page_size), -1
         self.is_newest_first, self.is_ordered, self.is_static = True, True, True
+        self._claimed = 0  # the last `total` of the API
         self._only_time: datetime | None = None  # the `created_at` of all jobs
         self._client, self._threads = client, ThreadPoolExecutor(max_connections)
-        self._max_depth = 2 * max_connections  # so that no connection waits for a page
-        self._depth, self._overlap = 1, 2
+        self._max_depth = max_connections + 2  # so that no connection waits for a page
+        self._depth, self._limit, self._joined, self._overlap = 1, self._max_depth, 0, 2
+        self._drift = 0  # by how many positions an offset moves until it is answered
         self.newest_page = self._newest()
         self.listed = self.total
 
     def at(self, position: int, size: int = 0) -> Page:
         """Fetch the page that begins there; a negative position makes the oldest page shorter."""
         for _ in range(MAX_ATTEMPTS):
-            page = self._fetch(position, size or self.size, self.total)
+            total = self.total
+            page = self._fetch(position - self._drift, size or self.size, total)
+            moved = self.total - total if self.is_newest_first else total - self.total
+            self._drift = max(0, min(moved, self.size))
             if page.jobs or not self.total:
                 return page
         raise self.failure()
 
     def after(self, page: Page) -> Generator[Page, None, None]:
         """Fetch the pages that follow, without end: some ahead, but not beyond the newest."""
-        position, total, ahead = page.end, self.total, deque[Future[Page]]()
+        position, total, ahead = page.end - self._drift, self.total, deque[Future[Page]]()
         try:
             while True:
                 while not ahead or (
@@ -143,17 +148,24 @@ class Pages:
                 return
             seen |= _keys(answer.jobs)
 
+    def is_at_rest(self) -> bool:
+        """Whether nothing was created or has vanished since the start."""
+        if not self.is_static:
+            return False
+        now = [job.created_at for job in self._fetch_newest().jobs]
+        return self.is_static and now == [job.created_at for job in self.newest_page.jobs]
+
     def failure(self) -> ConvertlyError:
         """Return the reason why the list can't be read: it moves, or contradicts itself."""
         try:
-            youngest = self._fetch_newest().youngest
+            is_at_rest = self.is_at_rest()
         except DisorderError:
-            youngest = END
-        if self.is_static and youngest == self.newest_page.youngest:
-            return ResponseError(
-                f"The API says {self.total} jobs, but its pages hold others or fewer.", REPORT
-            )
-        return _too_fast()
+            is_at_rest = False
+        if not is_at_rest:
+            return _too_fast()
+        return ResponseError(
+            f"The API says {self.total} jobs, but its pages hold others or fewer.", REPORT
+        )
 
     def _newest(self) -> Page:
         """Fetch the newest page; find out on the way how the list is sorted."""
@@ -184,9 +196,12 @@ class Pages:
         return page._replace(is_newest=True)
 
     def _fetch(self, position: int, size: int, total: int) -> Page:
+        """Fetch the page of a position that was seen when the list had `total` jobs."""
         position -= max(0, total - self.total)
-        offset = self.total - position - size if self.is_newest_first else position
-        answer, is_end = self._ask(max(0, min(offset, self.total - 1)), size)
+        offset, limit = position, max(1, size + min(0, position))
+        if self.is_newest_first:
+            offset, limit = self.total - position - size, size
+        answer, is_end = self._ask(max(0, min(offset, self.total - 1)), limit)
         return self._page(answer, is_end=is_end)
 
     def _ask(self, offset: int, limit: int) -> tuple[JobsPage, bool]:
@@ -197,14 +212,13 @@ class Pages:
         is_end = count < limit
         if is_end and count and end < answer.total:
             following = self._client.page(end, limit).jobs
-            is_end = not following
-            if not _keys(following) <= _keys(answer.jobs):  # the server gives less than asked for
+            is_end = not following  # else the server gives less than it is asked for
+            is_clamped = not _keys(following) <= _keys(answer.jobs)  # else the list has moved on
+            if is_clamped and count >= max(SMALLEST_PAGE, self.size // 3):
                 self.size = min(self.size, count)
-                if self.size < SMALLEST_PAGE:
-                    raise ResponseError(f"The API gives {count} of {limit} jobs a page.", REPORT)
         total = max(answer.total, end) if count else min(offset, answer.total)
-        self.is_static &= self.total in (0, total)
-        self.total = total
+        self.is_static &= self.total < 0 or answer.total == self._claimed
+        self._claimed, self.total = answer.total, total
         return answer._replace(total=total), is_end
 
     def _page(self, answer: JobsPage, *, is_end: bool) -> Page:

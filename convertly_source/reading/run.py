@@ -93,17 +93,18 @@ class IncrementalRun:
         trust_account: bool = False,
     ) -> None:
         self.state = deepcopy(state)
-        if self.state["count_has_risen"]:
-            self.state |= {"cursor": None, "held": 0, "count_has_risen": False}
         if trust_account:
             self.state["landmarks"] = []
         self.state["jobs_read"] = 0
         self.listed, self.expected = listing.listed, 0  # `expected` jobs are to be read
         self._listing, self._status = listing, status
         self._start, self._until = max(window[0], BEGINNING + TICK), window[1] - TICK
+        self._is_second_look = state["count_has_risen"]
+        if self._is_second_look:
+            self.state |= {"cursor": None, "held": 0, "count_has_risen": False}
+        self._held_before = self.state["held"]
         self._since = max(self._start, self._horizon)
-        self._begun = self.state["cursor"], self.state["held"]
-        self._is_continued = self._begun[0] is not None and self._since == self._horizon
+        self._is_continued = self.state["cursor"] is not None and self._since == self._horizon
         self._counts = Counter[datetime]()  # of the jobs read that the next run reads again
         self._missing = dict(self.state["open_jobs"])  # not yet seen in this run
         self._removed = 0  # of those that `held` had
@@ -116,11 +117,6 @@ class IncrementalRun:
         return self.state["held"] + self._counts.total()
 
     @property
-    def count_has_risen(self) -> bool:
-        """Whether jobs have appeared behind the cursor: the next run reads everything again."""
-        return self.state["count_has_risen"]
-
-    @property
     def _horizon(self) -> datetime:
         """The time from which on the next run reads again."""
         return max(self.state["cursor"] or BEGINNING, BEGINNING + LAG) - LAG
@@ -131,7 +127,8 @@ class IncrementalRun:
             with suppress(DisorderError):
                 yield from self._new_jobs()
                 yield from self._unfinished()
-                self._compare(self._listed_before)
+                if self._is_continued:
+                    self._compare()
                 return
         yield from self._everything()
 
@@ -146,8 +143,9 @@ class IncrementalRun:
         self._listed_before = page.count_before(self._since)
         if self._is_continued:
             self._move_positions(self.state["held"] - self._listed_before)
-        else:
+        elif self._since > BEGINNING + TICK or self._is_second_look:  # `total` counts too many
             self.state["held"] = self._listed_before
+        held = self.state["held"]
         self.expected = max(0, newest.end - self._listed_before)
         until = min(self._until, newest.youngest)
         for jobs in self._listing.read(self._since, until, page):
@@ -155,7 +153,7 @@ class IncrementalRun:
             self.state["landmarks"] = add_landmark(self.state["landmarks"], due)
             yield from self._hand_over(due, is_prefix=True)
         if self._since == BEGINNING + TICK and until == newest.youngest:
-            self._listing.check(self.held - self._listed_before)
+            self._listing.check(self.held - held)
         yield self._gone(self._since, until + TICK)
 
     def _unfinished(self) -> Iterator[Changes]:
@@ -178,27 +176,24 @@ class IncrementalRun:
                 yield self._gone(BEGINNING, self._listing.watermark)
 
     def _everything(self) -> Iterator[Changes]:
-        """Read the whole list: without an order, no part of it is known to be older."""
-        logger.warning("The API lists jobs in no order of created_at: this run reads all of them.")
-        self.state["cursor"], self.state["held"] = self._begun
-        self._counts.clear()
-        handed_over = set(self._handed_over)
-        for jobs in self._listing.everything():
-            dated = [job._replace(created_at=job.job.created_at or BEGINNING) for job in jobs]
-            self._counts.update(job.created_at for job in dated)
-            rest = [job for job in dated if hash(job.job.id) not in handed_over]
-            yield from self._hand_over([job for job in rest if self._is_due(job)])
-        yield self._gone(BEGINNING, END)
-        self._compare(sum(self._counts[time] for time in self._counts if time < self._since))
-        self.state["held"] = 0
-        self._advance(list(self._counts))
+        """Read the whole list: without an order, no part of it is known to be older.
 
-    def _compare(self, listed: int) -> None:
+        The next run looks afresh whether there is an order.
+        """
+        logger.warning("The API lists jobs in no order of created_at: this run reads all of them.")
+        handed_over = set(self._handed_over)
+        self._counts.clear()
+        for jobs in self._listing.everything():
+            rest = [job for job in jobs if hash(job.job.id) not in handed_over]
+            yield from self._hand_over([job for job in rest if self._is_in_window(job.job)])
+            self._counts[BEGINNING] += len(jobs)
+        self.state["cursor"], self.state["held"] = None, 0
+        yield self._gone(BEGINNING, END)
+
+    def _compare(self) -> None:
         """Compare the number of jobs that are older than the range with those that were held."""
-        if not self._is_continued:
-            return
-        held = self._begun[1] - self._removed
-        if listed > held and self._listing.is_ordered:  # some may have vanished since then
+        held, listed = self._held_before - self._removed, self._listed_before
+        if listed > held:  # some may have vanished since then
             page = self._listing.search(self._since, listed - 1).dated_from(self._since)
             listed = page.count_before(self._since)
         self.state["held"] += listed - held
@@ -216,10 +211,8 @@ class IncrementalRun:
             is_older and listed.key not in self.state["open_jobs"]
         )
 
-    def _is_due(self, listed: Listed) -> bool:
-        """Whether a job of a list without an order is new, or was unfinished."""
-        is_new = self._since <= listed.created_at <= self._until
-        return is_new or not listed.job.created_at or listed.key in self._missing
+    def _is_in_window(self, job: ListedJob) -> bool:
+        return not job.created_at or self._start <= job.created_at <= self._until
 
     def _hand_over(self, jobs: list[Listed], *, is_prefix: bool = False) -> Iterator[Changes]:
         """Yield what has changed, and remember what later runs will see again."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple, cast
 
-from convertly_source.api.client import FINAL_STATUSES, OPEN_STATUSES, Answer, Job, JobsClient
+from convertly_source.api.client import FINAL_STATUSES, OPEN_STATUSES, Job, JobsClient, JobsPage
 from convertly_source.errors import ResponseError, UnavailableError
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import BEGINNING, END
@@ -237,6 +237,7 @@ class Account:
         self._ended: list[str] = []
         for _ in range(rnd.randint(*world.jobs)):
             self.create(self._gap())
+        self.tick = 100
 
     def create(self, gap: int, late: int = 0) -> str:
         """Create a job, `gap` after the one before it; `late` before that, or after it."""
@@ -365,8 +366,8 @@ class Server:
         self.most_requests = self.most_moves = NO_LIMIT
         self._replica, self._replayed = Jobs(), 0
 
-    def page(self, offset: int, limit: int, status: str | None = None) -> Answer:
-        """Answer a request."""
+    def page(self, offset: int, limit: int, status: str | None = None) -> JobsPage:
+        """JobsPage a request."""
         world, account = self.world, self.account
         self.requests += 1
         if self.requests > self.most_requests:

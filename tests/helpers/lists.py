@@ -36,8 +36,19 @@ def shuffled(jobs: list[Job]) -> list[Job]:
 def old_page_swapped(jobs: list[Job]) -> list[Job]:
     """List the newest first, but for two jobs far down the list."""
     ordered = newest_first(jobs)
-    ordered[-7], ordered[-33] = ordered[-33], ordered[-7]
+    if len(jobs) > 33:
+        ordered[-7], ordered[-33] = ordered[-33], ordered[-7]
     return ordered
+
+
+class Planned(DemoAPI):
+    """Lists jobs of one `created_at` in an order that follows from offset and limit."""
+
+    def page(self, limit: int, offset: int, status: str | None) -> dict[str, Any]:
+        """Answer with an order of its own."""
+        plan = random.Random(f"{limit} {offset}")
+        self.order = lambda jobs: newest_first(plan.sample(jobs, len(jobs)))
+        return super().page(limit, offset, status)
 
 
 class Clamping(DemoAPI):

@@ -1,20 +1,40 @@
 """Two warehouses that a life is loaded into, and what must be in them."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, cast
 
 from dlt.common.json import json as dlt_json
 
 from convertly_source import convertly_source
-from convertly_source.api.client import Job, JobsClient
+from convertly_source.api.client import Job, JobsClient, JobsPage
 from convertly_source.demo import DEMO_KEY, DemoAPI
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import BEGINNING, END
 from convertly_source.reading.run import IncrementalRun, RunState, new_state
 from convertly_source.tables.records import RecordMapper, fingerprint
 from helpers.warehouse import Warehouse
+
+
+class Direct:
+    """A client that asks a demo API without HTTP."""
+
+    def __init__(self, api: DemoAPI) -> None:
+        self._api, self._lock = api, Lock()
+
+    def page(self, offset: int, limit: int, status: str | None = None) -> JobsPage:
+        """JobsPage as the API would over HTTP."""
+        query = {"offset": str(offset), "limit": str(limit)} | (
+            {"status": status} if status else {}
+        )
+        with self._lock:
+            self._api.requests.append(query)
+            self._api.before_answer(self._api.account)
+            body = self._api.page(limit, offset, status)
+        jobs: list[Job] = dlt_json.loadb(dlt_json.dumpb(body["jobs"]))
+        return JobsPage(jobs, offset, body["pagination"]["total"])
 
 
 class Shelf:
@@ -25,24 +45,41 @@ class Shelf:
         self.removed: list[str] = []
         self.rejected = set[str]()
         self.state = new_state()
+        self.handed_over = 0  # jobs, by the last run
 
-    def run(self, api: DemoAPI, kill_after: int | None = None, **options: Any) -> None:
-        """Load; when killed after some batches, those are loaded and the rest is not read."""
-        client = JobsClient(DEMO_KEY, api.url, max_connections=options["max_connections"])
-        window = options.get("window", (BEGINNING, END))
-        state = new_state() if "window" in options else self.state
-        listing = Listing(client, options["page_size"], options["max_connections"])
-        run = IncrementalRun(listing, None, state, window)
-        mapper = RecordMapper(str)
+    def run(
+        self,
+        api: DemoAPI,
+        kill_after: int | None = None,
+        window: tuple[datetime, datetime] | None = None,
+        page_size: int = 100,
+        max_connections: int = 4,
+        status: str | None = None,
+    ) -> int:
+        """Load, and return the number of requests.
+
+        When killed after some batches, those are loaded and the rest is not read.
+        """
+        asked, mapper, self.handed_over = len(api.requests), RecordMapper(str), 0
+        listing = Listing(cast("JobsClient", Direct(api)), page_size, max_connections)
+        run = IncrementalRun(
+            listing, status, new_state() if window else self.state, window or (BEGINNING, END)
+        )
+        seen = Counter[str]()
         for number, changes in enumerate(run.changes, 1):
             self.jobs |= {job.id or "": mapper.job_record(job) for job in changes.jobs}
             self.removed += [job.id for job in changes.removed]
             self.rejected |= {fingerprint(job.raw) for job in changes.rejected}
-            if "window" not in options:
-                stored: RunState = dlt_json.typed_loadb(dlt_json.typed_dumpb(run.state))
-                self.state = stored
+            self.handed_over += len(changes.jobs)
+            seen.update(job.id or "" for job in changes.jobs)
             if number == kill_after:
                 break
+        assert seen.total() == len(seen), "a job was handed over twice in a run"
+        self.last_run = run
+        if not window:
+            stored: RunState = dlt_json.typed_loadb(dlt_json.typed_dumpb(run.state))
+            self.state = stored
+        return len(api.requests) - asked
 
     def content(self) -> dict[str, Any]:
         """Return the jobs, by id."""

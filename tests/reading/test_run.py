@@ -30,7 +30,6 @@ from helpers.warehouse import Warehouse
 
 from convertly_source.demo import DemoAccount, DemoAPI, newest_first
 from convertly_source.errors import ResponseError
-from convertly_source.reading.run import end_of_cluster
 
 Serve = Callable[..., DemoAPI]
 
@@ -244,14 +243,6 @@ def test_many_jobs_of_the_last_minutes_are_not_loaded_again(
     warehouse.load(api)
     assert_equal(warehouse, api.account)
     assert warehouse.query("SELECT count(DISTINCT _dlt_load_id) FROM jobs") == [(1,)]
-
-
-def test_ages_form_a_cluster_up_to_the_first_gap() -> None:
-    """A cluster ends before the first gap that is wider than allowed, whatever comes later."""
-    ages = [moment(number) for number in (0, 1, 3, 6, 7)]
-    for minutes, last in ((-1, 0), (0, 0), (1, 1), (2, 3), (3, 7)):
-        assert end_of_cluster(ages, timedelta(minutes=minutes)) == moment(last)
-    assert end_of_cluster(ages[:1], timedelta(0)) == ages[0]
 
 
 def test_a_job_of_an_unknown_age_is_met_when_the_one_before_it_vanished(
