@@ -195,7 +195,7 @@ def has_cursor(pipeline: dlt.Pipeline) -> bool:
 
 def landmarks(pipeline: dlt.Pipeline) -> list[Any]:
     """Return the jobs by which the loaded account is recognized."""
-    found: list[Any] = _jobs_state(pipeline).get("all", {}).get("landmarks", [])
+    found: list[Any] = _jobs_state(pipeline).get("landmarks", [])
     return found
 
 
