@@ -24,6 +24,7 @@ from convertly_source.loading.target import (
     Target,
     count_rows,
     has_cursor,
+    has_lost_state,
     is_lake,
     loaded_host,
     refuse_ambiguous_name,
@@ -179,8 +180,12 @@ def _must_refresh(pipeline: dlt.Pipeline, host: str, report: Callable[[str], Non
     if missing := repair_tables(pipeline):
         report(f"Missing in the destination: {', '.join(missing)}. Reading everything again.")
         return True
-    if not count_rows(pipeline, "jobs") and has_cursor(pipeline):
-        report("The table jobs is empty. Reading everything again.")
+    if not count_rows(pipeline, "jobs"):
+        if has_cursor(pipeline):
+            report("The table jobs is empty. Reading everything again.")
+            return True
+    elif has_lost_state(pipeline) and not refresh.is_under_way(pipeline):
+        report("The saved state is gone. Reading everything again.")
         return True
     return False
 

@@ -123,7 +123,7 @@ def test_without_a_load_before_it_begins_nothing(serve: Serve, tmp_path: Path) -
     assert load_into(TARGET, api, full_refresh=True).new_jobs == 20
 
 
-def test_side_tables_are_refreshed_too(serve: Serve, tmp_path: Path) -> None:
+def test_side_tables_are_refreshed_too(serve: Serve) -> None:
     """What was rejected or removed is as after a first load."""
     api = serve(DemoAccount(120))
     account = api.account
@@ -193,6 +193,7 @@ def test_a_lake_is_dropped_once(
 ) -> None:
     """A refresh of a lake that was killed is done by the next load, and not by the one after."""
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", f"file://{tmp_path}/lake")
+    monkeypatch.delenv("LOAD__TRUNCATE_STAGING_DATASET")
     lake, settings = Target("filesystem"), {"table_format": table_format}
     api = serve(DemoAccount(60))
     load_into(lake, api, settings)
