@@ -210,6 +210,12 @@ def landmarks(pipeline: dlt.Pipeline) -> list[Any]:
     return found
 
 
+def known_account(pipeline: dlt.Pipeline) -> dict[str, Any]:
+    """Return what of the state tells the loaded account from others."""
+    state = _jobs_state(pipeline)
+    return {name: state[name] for name in ("host", "landmarks") if name in state}
+
+
 def _jobs_state(pipeline: dlt.Pipeline) -> dict[str, Any]:
     sources: dict[str, Any] = pipeline.state.get("sources", {})
     state: dict[str, Any] = sources.get(SCHEMA, {}).get("resources", {}).get("jobs", {})

@@ -127,6 +127,22 @@ def test_another_account_is_refused(serve: Serve) -> None:
     assert load_into(TARGET, api).rows["jobs"] == 0
 
 
+@pytest.mark.parametrize(
+    "damage", ["DROP TABLE {}.removed_jobs", "ALTER TABLE {}.jobs DROP COLUMN progress"]
+)
+def test_a_damaged_dataset_is_not_given_away(serve: Serve, damage: str) -> None:
+    """Where everything is to be read again for a damage, another account is refused as before."""
+    api, other = serve(DemoAccount(150)), serve(DemoAccount(130, seed=1))
+    load_into(TARGET, api)
+    query(damage.format("convertly_data"))
+    with pytest.raises(PipelineStepFailed) as failed:
+        load_into(TARGET, other)
+    assert isinstance(explained(failed.value), SettingsError)
+    assert content() == listed(api.account)
+    load_into(TARGET, api)
+    assert content() == listed(api.account)
+
+
 def test_an_account_can_be_trusted(serve: Serve) -> None:
     """With trust_account a deleted history is no other account, once; from then on it is known."""
     api = serve(DemoAccount(150))
