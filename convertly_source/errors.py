@@ -16,21 +16,21 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from dlt.common.configuration.exceptions import ConfigurationException
+from dlt.common.destination.exceptions import DestinationException
 from dlt.common.exceptions import (
     DltException,
     MissingDependencyException,
     TerminalException,
     TransientException,
 )
-from dlt.destinations.exceptions import DestinationConnectionError
+from dlt.load.exceptions import LoadClientJobException
+from dlt.pipeline.exceptions import PipelineStepFailed
 
-REFUSALS = (  # of databases that are there, as their drivers put it
-    "access denied",
-    "authentication failed",
-    "does not exist",
-    "no password supplied",
-    "permission denied",
-    "unknown database",
+REFUSALS = re.compile(  # of databases that are there, as their drivers put it
+    "access denied|authentication failed|command denied|incorrect username or password"
+    r"|insufficient privileges|no password supplied|not authorized|permission denied"
+    r"|unknown database|(database|role) \S+ does not exist",
+    re.IGNORECASE,
 )
 
 
@@ -93,7 +93,11 @@ def explained(error: BaseException) -> ConvertlyError | None:
         if isinstance(cause, MissingDependencyException):
             packages = " ".join(f'"{package}"' for package in cause.dependencies)
             return ConvertlyError(f"{cause.caller} needs more packages.", f"pip install {packages}")
-        if isinstance(cause, DestinationConnectionError):
+    for cause in causes(error):
+        if isinstance(cause, PipelineStepFailed) and cause.step in ("sync", "load"):
+            destination = cause.pipeline.destination
+            return destination_error(cause, destination.destination_name if destination else "")
+        if isinstance(cause, DestinationException):
             return destination_error(cause, "")
     return None
 
@@ -101,10 +105,17 @@ def explained(error: BaseException) -> ConvertlyError | None:
 def destination_error(error: BaseException, destination: str) -> ConvertlyError:
     """Return the error for a destination that can't be used; retrying helps unless it refused."""
     *_, reason = causes(error)
+    if isinstance(reason, LoadClientJobException):
+        reason = reason.client_exception
     message = f"The destination can't be used: {_first_line(reason)}"
-    if any(word in str(reason).lower() for word in REFUSALS):
-        variable = f"DESTINATION__{destination.upper()}__CREDENTIALS" if destination else "it"
-        return SettingsError(message, f"Correct the credentials or rights: {variable}.")
+    if REFUSALS.search(str(reason)):
+        variable = f": DESTINATION__{destination.upper()}__CREDENTIALS" if destination else ""
+        return SettingsError(message, f"Correct the credentials or rights{variable}.")
+    if any(isinstance(cause, LoadClientJobException) for cause in causes(error)):
+        return ConvertlyError(
+            f"The destination refused a load: {_first_line(reason)}",
+            "Correct the cause, then run again: what was not loaded is read again.",
+        )
     return ConvertlyError(
         message,
         "Close what else holds the file, start the server, or correct the credentials; "

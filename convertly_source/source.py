@@ -228,6 +228,7 @@ class AccountReader:
             state.update(new_state())
         _check_state(state)
         self._mapper.restore_columns(_stored_columns())
+        state["landmarks"] = states.get("landmarks", [])  # all ways to load know the account
         run = self._stopped.pop(_resume_point(window, state), None) or self._new_run(state, window)
         metrics = dlt.current.resource_metrics()
         metrics["is_complete"] = False
@@ -240,6 +241,8 @@ class AccountReader:
             raise
         finally:
             state.update(run.state)
+            if scope != "window":
+                states["landmarks"] = state["landmarks"]
             created_at.advance(state["cursor"])  # type: ignore[arg-type]  # None is allowed
         state["jobs_read"] = 0
         if scope == "window":

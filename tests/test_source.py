@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dlt
@@ -11,8 +12,9 @@ from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.common.pipeline import PipelineContext
 from dlt.pipeline.exceptions import PipelineStepFailed
+from helpers.lakes import lake_rows
 from helpers.lists import in_no_order
-from helpers.warehouse import Warehouse
+from helpers.warehouse import Place, Warehouse
 
 import convertly_source
 from convertly_source.api.client import Job
@@ -172,3 +174,157 @@ def test_making_a_source_sets_nothing_of_dlt(serve: Serve) -> None:
     assert written() == before
     dlt.config["load.workers"] = 1
     assert written() != before
+
+
+def account_with_all() -> DemoAccount:
+    """Make an account whose first load rejects a job and whose second one records a removal."""
+    account = DemoAccount(120)
+    del account.create()["id"]
+    return account
+
+
+def test_jobs_gives_rows_of_jobs_only(warehouse: Warehouse, serve: Serve) -> None:
+    """What a user's functions see are the rows of `jobs`, and nothing else."""
+    api = serve(account_with_all())
+    seen = list[dict[str, Any]]()
+
+    def look(row: dict[str, Any]) -> dict[str, Any]:
+        seen.append(row)
+        return row | {"note": row["status"].upper()}
+
+    made = source(DEMO_KEY, api.url)
+    made.resources["jobs"].add_map(look).add_filter(lambda row: row["status"] != "failed")
+    warehouse.pipeline.run(made)
+    assert {row["id"] for row in seen} == {job["id"] for job in api.account.jobs if "id" in job}
+    kept = sorted((row["id"], row["status"].upper()) for row in seen if row["status"] != "failed")
+    assert warehouse.rows("jobs", "id", "note") == kept
+    assert warehouse.rows("rejected_jobs", "reason") == [("no usable id",)]
+
+
+@pytest.mark.parametrize("page_limit", [None, 1])
+def test_a_resource_with_another_name_feeds_the_others(
+    warehouse: Warehouse, serve: Serve, page_limit: int | None
+) -> None:
+    """`with_name` and `table_name` put all rows into that table, and nothing into `jobs`."""
+    api = serve(account_with_all())
+    for _ in range(4):
+        made = source(DEMO_KEY, api.url)
+        renamed = made.resources["jobs"].with_name("mine")
+        if page_limit:
+            renamed.add_limit(page_limit)
+        warehouse.pipeline.run([renamed, made.resources["rejected_jobs"]])
+    assert len(warehouse.rows("mine", "id")) == 120
+    assert not warehouse.rows("jobs", "1")
+
+
+def test_a_table_with_another_name_is_filled(warehouse: Warehouse, serve: Serve) -> None:
+    """A table name of a user's own is that of the jobs and of their results."""
+    api = serve(account_with_all())
+    for _ in range(2):
+        made = source(DEMO_KEY, api.url)
+        made.resources["jobs"].apply_hints(table_name="work")
+        warehouse.pipeline.run(made)
+        api.account.cancel(api.account.unfinished()[0])
+    assert len(warehouse.rows("work", "id")) == 120
+    assert {key for (key,) in warehouse.rows("work__results", "job_id")} <= {
+        key for (key,) in warehouse.rows("work", "id")
+    }
+    assert not warehouse.rows("jobs", "1")
+    assert len(warehouse.rows("removed_jobs", "id")) == 1
+    assert len(warehouse.rows("rejected_jobs", "raw")) == 1
+
+
+def test_jobs_can_be_loaded_alone(warehouse: Warehouse, serve: Serve) -> None:
+    """Selected alone, `jobs` is loaded without the side tables."""
+    api = serve(account_with_all())
+    warehouse.pipeline.run(source(DEMO_KEY, api.url).with_resources("jobs"))
+    assert len(warehouse.rows("jobs", "id")) == 120
+    tables = warehouse.query("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'data'")
+    assert {name for (name,) in tables if not name.startswith("_dlt")} == {"jobs", "jobs__results"}
+
+
+@pytest.mark.parametrize("table", ["rejected_jobs", "removed_jobs"])
+def test_a_side_table_alone_is_refused(warehouse: Warehouse, serve: Serve, table: str) -> None:
+    """Nothing would fill it, so the error names how to select both."""
+    api = serve(account_with_all())
+    with pytest.raises(PipelineStepFailed) as caught:
+        warehouse.pipeline.run(source(DEMO_KEY, api.url).with_resources(table))
+    known = explained(caught.value)
+    assert known
+    assert f'source.with_resources("jobs", "{table}")' in known.remedy
+    assert not api.requests
+    warehouse.pipeline.run(source(DEMO_KEY, api.url).with_resources("jobs", table))
+    assert len(warehouse.rows("jobs", "id")) == 120
+
+
+def test_a_frozen_schema_takes_later_loads(warehouse: Warehouse, serve: Serve) -> None:
+    """All tables are made by the first load, so they can be frozen from the second one on."""
+    api = serve(DemoAccount(120))
+    warehouse.pipeline.run(source(DEMO_KEY, api.url))
+    for table in ("jobs", "rejected_jobs", "removed_jobs"):
+        assert warehouse.query(f"SELECT count(*) FROM {table}")
+    del api.account.create()["id"]
+    api.account.cancel(api.account.unfinished()[0])
+    api.account.finish(api.account.unfinished()[0])
+    warehouse.pipeline.run(source(DEMO_KEY, api.url), schema_contract="freeze")
+    assert len(warehouse.rows("rejected_jobs", "raw")) == 1
+    assert len(warehouse.rows("removed_jobs", "id")) == 1
+    api.account.create()["new_field"] = 1
+    with pytest.raises(PipelineStepFailed, match="new_field"):
+        warehouse.pipeline.run(source(DEMO_KEY, api.url), schema_contract="freeze")
+
+
+def test_a_rejected_job_is_recorded_once(warehouse: Warehouse, serve: Serve) -> None:
+    """A job that is listed again without an id is the row that it was."""
+    api = serve(account_with_all())
+    warehouse.load(api)
+    [(load_id, *_)] = warehouse.rows("rejected_jobs", "_dlt_load_id", "raw")
+    warehouse.load(api)
+    warehouse.load(api, start_date="2026-05-02")
+    assert warehouse.rows("rejected_jobs", "_dlt_load_id") == [(load_id,)]
+
+
+def test_a_limit_loses_no_side_rows(serve: Serve, tmp_path: Path) -> None:
+    """Read in chunks, by runs that end anywhere, all that was rejected or removed is recorded."""
+    api = serve(DemoAccount(60))
+    for job in (*api.account.jobs[:50:5], api.account.create()):
+        del job["id"]
+    api.account.jobs = [job | {"id": job.get("id")} for job in api.account.jobs]
+    warehouse = Warehouse(tmp_path)
+    for number in range(40):
+        if number % 2:  # a kill between two chunks: another process, another working folder
+            warehouse = Warehouse(tmp_path, str(tmp_path / f"pipelines_{number}"))
+        made = source(DEMO_KEY, api.url, page_size=10, max_connections=1)
+        made.resources["jobs"].add_limit(2)
+        warehouse.pipeline.run(made)
+        if made.resources["jobs"].custom_metrics["is_complete"]:
+            break
+    assert len(warehouse.rows("jobs", "id")) == 50
+    assert len(warehouse.rows("rejected_jobs", "raw")) == 11
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["delta", "iceberg"], indirect=True)
+def test_an_empty_account_makes_all_tables_of_a_lake(
+    serve: Serve, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first load of an empty account makes the tables, which the second one fills."""
+    for name, value in place.settings.items():
+        monkeypatch.setenv(name, value)
+    api = serve(DemoAccount(0))
+    pipeline = dlt.pipeline("lake", destination="filesystem", dataset_name="lake")
+    table_format = place.arguments[-1]
+    settings = {"table_format": table_format}
+
+    def counts() -> list[int]:
+        names = ("jobs", "rejected_jobs", "removed_jobs")
+        return [len(lake_rows(pipeline, table_format, name)) for name in names]
+
+    pipeline.run(source(DEMO_KEY, api.url, **settings))
+    assert counts() == [0, 0, 0]
+    job = api.account.create()
+    del api.account.create()["id"]
+    pipeline.run(source(DEMO_KEY, api.url, **settings))
+    api.account.cancel(job)
+    pipeline.run(source(DEMO_KEY, api.url, **settings), schema_contract="freeze")
+    assert counts() == [1, 1, 1]

@@ -27,9 +27,11 @@ from convertly_source.loading.target import (
     count_rows,
     describe,
     landmarks,
+    refuse_ambiguous_name,
     refuse_other_account,
     restore_schema,
     select_value,
+    using,
     working_folder,
 )
 from convertly_source.reading.landmarks import check_account
@@ -190,10 +192,17 @@ def list_jobs(settings: SourceSettings) -> Listing:
 def _stateless(
     target: Target, progress: Collector = NULL_COLLECTOR, **destination_options: Any
 ) -> Iterator[dlt.Pipeline]:
-    """Make a pipeline that is gone afterwards, and writes no state."""
+    """Make a pipeline that is gone afterwards, and writes no state.
+
+    Raise `ConvertlyError` if the destination can't be used.
+    """
     with TemporaryDirectory() as folder:
         pipeline = target.pipeline(folder, progress, **destination_options)
         pipeline.config.restore_from_destination = False
+        with using(target):
+            refuse_ambiguous_name(pipeline)
+            with pipeline.destination_client():
+                pass  # it is there, and lets us in
         yield pipeline
 
 

@@ -24,6 +24,7 @@ from convertly_source.loading.settings import configure
 from convertly_source.loading.target import (
     Target,
     count_rows,
+    has_lost_state,
     is_lake,
     knows_jobs,
     loaded_host,
@@ -148,10 +149,13 @@ def _load(
     """Load into the target of a pipeline that was restored, while nobody else does."""
     host = source.resources["jobs"].custom_metrics["host"]
     was_loaded = "jobs" in stored_tables(pipeline)
-    if _must_refresh(pipeline, host, report) or full_refresh:
+    is_damaged = not is_lake(pipeline) and was_loaded and _repair(pipeline, report)
+    if full_refresh or _is_demo(pipeline, host, report):
         refresh.begin(pipeline)
     else:
         refuse_other_account(pipeline, host)
+        if is_damaged:
+            refresh.begin(pipeline, is_same_account=True)
     can_count = not is_lake(pipeline)
     jobs_before = count_rows(pipeline, "jobs") if can_count else 0
     for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
@@ -170,18 +174,25 @@ def _load(
     return LoadResult(rows, new_jobs, place, pipeline.dataset_name)
 
 
-def _must_refresh(pipeline: dlt.Pipeline, host: str, report: Callable[[str], None]) -> bool:
-    """Return whether what is in the destination can't be continued from; report why."""
+def _is_demo(pipeline: dlt.Pipeline, host: str, report: Callable[[str], None]) -> bool:
+    """Return whether an account is to take the place of the demo data; report it."""
     if loaded_host(pipeline) == DEMO_HOST != host:
         report("Replacing the demo data with your account.")
         return True
-    if is_lake(pipeline) or "jobs" not in stored_tables(pipeline):
-        return False
+    return False
+
+
+def _repair(pipeline: dlt.Pipeline, report: Callable[[str], None]) -> bool:
+    """Make tables again that are missing; return whether rows are missing, too, and report why."""
     if missing := repair_tables(pipeline):
         report(f"Missing in the destination: {', '.join(missing)}. Reading everything again.")
         return True
-    if not count_rows(pipeline, "jobs") and knows_jobs(pipeline):
-        report("The table jobs is empty. Reading everything again.")
+    if not count_rows(pipeline, "jobs"):
+        if knows_jobs(pipeline):
+            report("The table jobs is empty. Reading everything again.")
+            return True
+    elif has_lost_state(pipeline) and not refresh.is_under_way(pipeline):
+        report("The saved state is gone. Reading everything again.")
         return True
     return False
 

@@ -12,7 +12,13 @@ from typing import Any
 import dlt
 
 from convertly_source.errors import ConvertlyError
-from convertly_source.loading.target import SCHEMA, commit_state, is_lake, stored_tables
+from convertly_source.loading.target import (
+    SCHEMA,
+    commit_state,
+    is_lake,
+    known_account,
+    stored_tables,
+)
 
 MARK = "refresh"  # in the state: the time when it began, as the load ids of dlt
 
@@ -22,18 +28,21 @@ def is_under_way(pipeline: dlt.Pipeline) -> bool:
     return MARK in pipeline.state
 
 
-def begin(pipeline: dlt.Pipeline) -> None:
+def begin(pipeline: dlt.Pipeline, *, is_same_account: bool = False) -> None:
     """Forget what was read, so that the next run reads everything, and mark what is older.
 
-    Do nothing where nothing is loaded yet.
+    With `is_same_account`, another account is still refused. Do nothing where nothing is loaded
+    yet.
     """
     if not pipeline.default_schema_name:
         return
     if not is_lake(pipeline):
         _check_clock(_newest_load(pipeline))
 
+    known = known_account(pipeline) if is_same_account else {}
+
     def forget(state: Any) -> None:
-        state.setdefault("sources", {}).pop(SCHEMA, None)
+        state.setdefault("sources", {})[SCHEMA] = {"resources": {"jobs": known}}
         state[MARK] = f"{time.time():.6f}"
 
     commit_state(pipeline, forget)

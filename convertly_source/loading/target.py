@@ -174,17 +174,28 @@ def stored_tables(pipeline: dlt.Pipeline) -> set[str]:
 
 
 def repair_tables(pipeline: dlt.Pipeline) -> list[str]:
-    """Make tables and columns again that were dropped by hand; return the tables' names."""
+    """Make tables and columns again that were dropped by hand; return the names of data tables."""
     tables = stored_tables(pipeline)
+    own_tables = pipeline.default_schema.dlt_table_names()
     client: Any = pipeline.destination_client()
     with client:
-        return sorted(client.update_stored_schema(only_tables=tables, force=True) or ())
+        made = client.update_stored_schema(only_tables=[*tables, *own_tables], force=True) or ()
+        with client.with_staging_dataset():
+            if client.is_storage_initialized():
+                client.update_stored_schema(only_tables=tables, force=True)
+    return sorted(tables & set(made))
 
 
 def loaded_host(pipeline: dlt.Pipeline) -> str | None:
     """Return the host of the account that the dataset holds, once `restore` was called."""
     host: str | None = _jobs_state(pipeline).get("host")
     return host
+
+
+def has_lost_state(pipeline: dlt.Pipeline) -> bool:
+    """Return whether a state was stored and is gone: windows leave none, ordinary loads do."""
+    schema = pipeline.default_schema
+    return schema.state_table_name in schema.tables and not _jobs_state(pipeline)
 
 
 def knows_jobs(pipeline: dlt.Pipeline) -> bool:
@@ -195,8 +206,14 @@ def knows_jobs(pipeline: dlt.Pipeline) -> bool:
 
 def landmarks(pipeline: dlt.Pipeline) -> list[Any]:
     """Return the jobs by which the loaded account is recognized."""
-    found: list[Any] = _jobs_state(pipeline).get("all", {}).get("landmarks", [])
+    found: list[Any] = _jobs_state(pipeline).get("landmarks", [])
     return found
+
+
+def known_account(pipeline: dlt.Pipeline) -> dict[str, Any]:
+    """Return what of the state tells the loaded account from others."""
+    state = _jobs_state(pipeline)
+    return {name: state[name] for name in ("host", "landmarks") if name in state}
 
 
 def _jobs_state(pipeline: dlt.Pipeline) -> dict[str, Any]:

@@ -1,0 +1,158 @@
+"""Where the tables are: a working folder for each place, and whatever is left or damaged there."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dlt.common.runtime.collector import NULL_COLLECTOR
+from helpers.script import content, listed, query
+from helpers.warehouse import load_into
+
+from convertly_source import convertly_source
+from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
+from convertly_source.errors import ConvertlyError, SettingsError
+from convertly_source.loading import Target
+from convertly_source.loading.backfill import plan_windows
+from convertly_source.loading.target import (
+    NAME,
+    restore,
+    select_value,
+    stored_tables,
+    using,
+    working_folder,
+)
+from convertly_source.tables.schema import TABLES
+
+Serve = Callable[..., DemoAPI]
+TARGET = Target()
+
+
+def test_each_place_has_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another dataset, destination or file is another folder; the same one is the same."""
+    places = [TARGET.place(), Target(dataset="other").place(), Target("ducklake").place()]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    places.append(TARGET.place())
+    folders = [working_folder(place) for place in places]
+    assert len({*folders}) == 4
+    assert {folder.parent for folder in folders} == {tmp_path / "dlt" / "pipelines"}
+    assert working_folder(TARGET.place()) == folders[-1]
+
+
+def test_loads_of_two_places_leave_each_other_alone(serve: Serve) -> None:
+    """A load that was broken off leaves its package in its own folder, and to its own dataset."""
+    one, two = serve(DemoAccount(30)), serve(DemoAccount(20, seed=1))
+    other = Target(dataset="other")
+    folder = working_folder(other.place())
+    pipeline = other.fresh_pipeline(folder, NULL_COLLECTOR)
+    pipeline.extract(convertly_source(DEMO_KEY, two.url))
+    load_into(TARGET, one)
+    assert pipeline.list_extracted_load_packages()
+    assert content() == listed(one.account)
+    load_into(other, two)
+    assert content("other") == listed(two.account)
+
+
+@pytest.mark.parametrize("left", ["extracted", "normalized", "both", "loaded", "garbage"])
+def test_what_a_killed_load_has_left_is_read_again(serve: Serve, left: str) -> None:
+    """Whatever is in the working folder, the next load begins with what was committed."""
+    api = serve(DemoAccount(60))
+    load_into(TARGET, api)
+    folder = working_folder(TARGET.place())
+    api.account.finish(api.account.unfinished()[0])
+    api.account.create()
+    pipeline = TARGET.fresh_pipeline(folder, NULL_COLLECTOR)
+    restore(pipeline)
+    pipeline.extract(convertly_source(DEMO_KEY, api.url))
+    if left == "garbage":
+        state = folder / NAME / "state.json"
+        state.write_text(state.read_text()[:-20])
+    elif left != "extracted":
+        [package] = pipeline.list_extracted_load_packages()
+        path = Path(pipeline.working_dir) / "normalize" / "extracted" / package
+        assert path.is_dir()
+        pipeline.normalize()
+        if left == "both":
+            path.mkdir(parents=True)
+            (path / "rest").touch()
+        if left == "loaded":
+            pipeline.load()
+    load_into(TARGET, api)
+    assert content() == listed(api.account)
+    assert load_into(TARGET, api).rows["jobs"] == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        ("DROP TABLE {}.jobs", "Missing in the destination: jobs."),
+        ("DROP TABLE {}.jobs__results", "Missing in the destination: jobs__results."),
+        ("DROP TABLE {}.rejected_jobs", "Missing in the destination: rejected_jobs."),
+        ("DROP TABLE {}.removed_jobs", "Missing in the destination: removed_jobs."),
+        ("ALTER TABLE {}.jobs DROP COLUMN progress", "Missing in the destination: jobs."),
+        ("ALTER TABLE {}.jobs__results DROP COLUMN filename", "destination: jobs__results."),
+        ("DELETE FROM {}.jobs", "The table jobs is empty."),
+        ("DROP SCHEMA {} CASCADE", ""),
+        ("DROP SCHEMA {}_staging CASCADE", ""),
+        ("DROP TABLE {}_staging.jobs", ""),
+        ("DROP TABLE {}._dlt_pipeline_state", "The saved state is gone."),
+        ("DROP TABLE {}._dlt_version", ""),
+        ("DROP TABLE {}._dlt_loads", "The saved state is gone."),
+        ("DELETE FROM {}._dlt_pipeline_state", "The saved state is gone."),
+        ("DELETE FROM {}._dlt_loads", "The saved state is gone."),
+    ],
+)
+def test_what_was_damaged_by_hand_is_healed(serve: Serve, damage: str, sentence: str) -> None:
+    """What is missing is made again and filled; a person is told when all is read again for it."""
+    api = serve(DemoAccount(120))
+    load_into(TARGET, api)
+    query(damage.format("convertly_data"))
+    api.account.create()
+    api.account.cancel(api.account.unfinished()[1])
+    sentences = list[str]()
+    load_into(TARGET, api, report=sentences.append)
+    assert sentence in "".join(sentences)
+    assert len(sentences) == bool(sentence)
+    removed = {key for (key,) in query("SELECT id FROM convertly_data.removed_jobs")}
+    assert [row for row in content() if row[0] not in removed] == listed(api.account)
+    columns = {name for (name,) in query("SELECT column_name FROM (DESCRIBE convertly_data.jobs)")}
+    assert columns >= {*TABLES["jobs"][1]}
+    assert query("SELECT count(*) > 0 FROM convertly_data.jobs WHERE progress = 100") == [(True,)]
+    assert query("SELECT count(filename) > 0 FROM convertly_data.jobs__results") == [(True,)]
+    assert load_into(TARGET, api).rows["jobs"] == 0
+
+
+@pytest.mark.parametrize("file", ["", "mine.duckdb"])
+def test_a_dataset_named_as_its_file_is_refused(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """DuckDB couldn't tell one from the other; so nothing is read, nor a history planned."""
+    api = serve(DemoAccount(5))
+    if file:
+        monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", file)
+    same = Target(dataset="mine" if file else "convertly")
+    with pytest.raises(SettingsError, match="The dataset and the DuckDB file are both named"):
+        load_into(same, api)
+    assert not api.requests
+    with pytest.raises(SettingsError, match="The dataset and the DuckDB file are both named"):
+        plan_windows(same, {"api_key": DEMO_KEY, "base_url": api.url}, None, None, 7)
+    assert load_into(TARGET, api).new_jobs == 5
+
+
+def test_what_fails_at_a_destination_is_explained() -> None:
+    """Errors of drivers become one; those that say what to do stay as they are."""
+    with pytest.raises(ConvertlyError, match="The destination can't be used: away"), using(TARGET):
+        raise OSError("away")
+    error = SettingsError("This.", "That.")
+    with pytest.raises(SettingsError, match=r"^This\.$"), using(TARGET):
+        raise error
+
+
+def test_an_empty_dataset_has_no_tables(tmp_path: Path) -> None:
+    """Nothing is stored there, and a question for a table that is not there is answered."""
+    pipeline = TARGET.pipeline(tmp_path / "one")
+    restore(pipeline)
+    assert stored_tables(pipeline) == set()
+    assert select_value(pipeline, "SELECT count(*) FROM {}", "jobs") is None

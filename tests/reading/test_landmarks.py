@@ -1,0 +1,217 @@
+"""The ended jobs by which an account is recognized: which they are, and who is refused."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
+from helpers.script import content, listed, query
+from helpers.warehouse import load_into
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
+from convertly_source.errors import SettingsError, explained
+from convertly_source.loading import Target
+from convertly_source.loading.backfill import plan_windows
+from convertly_source.loading.target import landmarks, restore
+from convertly_source.reading.job import ListedJob
+from convertly_source.reading.landmarks import MAX_LANDMARKS, Landmark, add_landmark
+from convertly_source.reading.pages import Listed
+
+Serve = Callable[..., DemoAPI]
+TARGET = Target()
+START = datetime(2026, 5, 1, tzinfo=timezone.utc)
+
+
+def ended(second: int, **fields: Any) -> Listed:
+    """Return a job that has ended, as it is listed."""
+    created_at = START + timedelta(seconds=second)
+    raw = {"id": f"job-{second}", "status": "completed", "created_at": created_at.isoformat()}
+    job = ListedJob.parse(raw | fields)
+    return Listed(created_at, job.id or "", second, job)
+
+
+@given(st.lists(st.integers(3, 120), min_size=1, max_size=400))
+def test_landmarks_are_few_and_spread(sizes: list[int]) -> None:
+    """However many pages are read, some are kept, sorted, the youngest among them, none far off.
+
+    The longest stretch of pages without one is at most twice the shortest, and one; the oldest is
+    no further from the beginning.
+    """
+    kept, second = list[Landmark](), 0
+    pages = dict[Landmark, int]()
+    for number, size in enumerate(sizes):
+        jobs = [ended(second + one) for one in range(size)]
+        second += size
+        kept = add_landmark(kept, jobs)
+        pages[kept[-1]] = number
+        assert kept[-1] == (jobs[-2].created_at, jobs[-2].key)
+        assert len(kept) <= MAX_LANDMARKS
+        assert kept == sorted(set(kept))
+    assert len(kept) >= min(len(sizes), MAX_LANDMARKS // 2)
+    places = [pages[landmark] for landmark in kept]
+    gaps = [later - earlier for earlier, later in pairwise(places)]
+    longest = max(gaps, default=0)
+    assert places[0] <= max(1, longest)
+    assert longest <= max(1, 4 * len(sizes) // MAX_LANDMARKS)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"status": "pending"}, {"status": "processing"}, {"id": None}, {"created_at": "?"}]
+)
+def test_only_ended_jobs_are_landmarks(fields: dict[str, Any]) -> None:
+    """A job that may vanish, or can't be stored, is no landmark."""
+    jobs = [ended(second, **fields) for second in range(5)]
+    assert add_landmark([], jobs) == []
+
+
+def test_jobs_of_one_time_are_no_landmarks() -> None:
+    """A landmark stands alone at its time, so that the page where it begins has it."""
+    alike = [ended(7)._replace(key=f"job-{number}") for number in range(9)]
+    assert add_landmark([], alike) == []
+    assert add_landmark([], [ended(1), *alike, ended(9)]) == []
+    assert [key for _, key in add_landmark([], [ended(1), ended(2), *alike])] == ["job-2"]
+
+
+def test_a_page_read_again_adds_no_second_one() -> None:
+    """The landmarks stay sorted and different when jobs are read again."""
+    jobs = [ended(second) for second in range(9)]
+    once = add_landmark([], jobs)
+    assert add_landmark(once, jobs) == once
+    assert add_landmark(once, jobs[:5]) == [(jobs[3].created_at, jobs[3].key)]
+
+
+def everything() -> list[Any]:
+    """Return all that is stored."""
+    names = query("SELECT table_schema || '.' || table_name FROM information_schema.tables")
+    return [(name, query(f"FROM {name}")) for (name,) in sorted(names)]
+
+
+def refused(other: DemoAPI, **settings: Any) -> SettingsError:
+    """Load another account into the dataset, which is refused before anything is written."""
+    before = everything()
+    with pytest.raises(PipelineStepFailed) as failed:
+        load_into(TARGET, other, settings)
+    known = explained(failed.value)
+    assert isinstance(known, SettingsError)
+    assert everything() == before
+    return known
+
+
+def test_it_costs_no_request_to_recognize_an_account(serve: Serve) -> None:
+    """A quiet run takes one request; so does one that finds few new jobs."""
+    api = serve(DemoAccount(600))
+    for job in api.account.unfinished():
+        api.account.finish(job)
+    load_into(TARGET, api)
+    for _ in range(2):
+        api.requests.clear()
+        load_into(TARGET, api)
+        assert len(api.requests) == 1
+        api.account.finish(api.account.create())
+    assert content() != listed(api.account)
+
+
+def test_another_account_is_refused(serve: Serve) -> None:
+    """With a key of another account at the same host nothing is written."""
+    api, other = serve(DemoAccount(150)), serve(DemoAccount(130, seed=1))
+    load_into(TARGET, api)
+    known = refused(other)
+    assert "another account" in str(known)
+    assert (known.exit_code, known.setting) == (2, "trust_account")
+    refused(other, status="completed")
+    refused(serve(DemoAccount(0)))
+    assert load_into(TARGET, api).rows["jobs"] == 0
+
+
+@pytest.mark.parametrize(
+    "damage", ["DROP TABLE {}.removed_jobs", "ALTER TABLE {}.jobs DROP COLUMN progress"]
+)
+def test_a_damaged_dataset_is_not_given_away(serve: Serve, damage: str) -> None:
+    """Where everything is to be read again for a damage, another account is refused as before."""
+    api, other = serve(DemoAccount(150)), serve(DemoAccount(130, seed=1))
+    load_into(TARGET, api)
+    query(damage.format("convertly_data"))
+    with pytest.raises(PipelineStepFailed) as failed:
+        load_into(TARGET, other)
+    assert isinstance(explained(failed.value), SettingsError)
+    assert content() == listed(api.account)
+    load_into(TARGET, api)
+    assert content() == listed(api.account)
+
+
+def test_an_account_can_be_trusted(serve: Serve) -> None:
+    """With trust_account a deleted history is no other account, once; from then on it is known."""
+    api = serve(DemoAccount(150))
+    load_into(TARGET, api)
+    last = api.account.jobs[-1]
+    api.account.jobs = []
+    for _ in range(20):
+        api.account.finish(api.account.create())
+    assert api.account.jobs[0]["created_at"] > last["created_at"]
+    refused(api)
+    load_into(TARGET, api, {"trust_account": True})
+    assert {*listed(api.account)} <= {*content()}
+    api.account.create()
+    assert load_into(TARGET, api).rows["jobs"] == 1
+
+
+@pytest.mark.parametrize("left", [20, 3])
+def test_a_purge_is_no_other_account(serve: Serve, left: int) -> None:
+    """An account that has lost most of its history is recognized by what it has kept."""
+    api = serve(DemoAccount(900))
+    for job in api.account.unfinished():
+        api.account.finish(job)
+    load_into(TARGET, api)
+    api.account.jobs = api.account.jobs[-left:]
+    api.account.create()
+    load_into(TARGET, api)
+    assert {*listed(api.account)} <= {*content()}
+
+
+def test_an_account_without_ended_jobs_is_not_told_apart(serve: Serve) -> None:
+    """Where no job has ended there is nothing to recognize it by, and nothing to refuse."""
+    api = serve(DemoAccount(0))
+    for _ in range(5):
+        api.account.create()
+    load_into(TARGET, api)
+    other = serve(DemoAccount(20, seed=1))
+    assert load_into(TARGET, other).new_jobs == 20
+
+
+def test_windows_of_another_account_are_refused(serve: Serve) -> None:
+    """A backfill recognizes the account that ordinary runs have loaded."""
+    api, other = serve(DemoAccount(150)), serve(DemoAccount(130, seed=1))
+    load_into(TARGET, api)
+    before = everything()
+    for one in (other, api):
+        settings = {"api_key": DEMO_KEY, "base_url": one.url}
+        if one is other:
+            with pytest.raises(SettingsError, match="another account"):
+                plan_windows(TARGET, settings, None, None, 40)
+        else:
+            assert plan_windows(TARGET, settings, None, None, 40)
+    assert everything() == before
+
+
+def test_a_window_of_another_account_is_refused(serve: Serve) -> None:
+    """A load with an end date, which has no state of its own, recognizes the account too."""
+    api, other = serve(DemoAccount(150)), serve(DemoAccount(130, seed=1))
+    load_into(TARGET, api)
+    refused(other, end_date="2026-05-03")
+
+
+def test_a_long_history_keeps_few_landmarks(serve: Serve, tmp_path: Any) -> None:
+    """The state has some jobs from all over the history, the newest page among them."""
+    api = serve(DemoAccount(1500))
+    load_into(TARGET, api, {"page_size": 50})
+    pipeline = TARGET.pipeline(tmp_path / "reader")
+    restore(pipeline)
+    found = [key for _, key in landmarks(pipeline)]
+    assert MAX_LANDMARKS // 2 <= len(found) <= MAX_LANDMARKS
+    places = [number for number, job in enumerate(api.account.jobs) if job["id"] in found]
+    assert places[0] < 700
+    assert places[-1] > 1300
