@@ -56,7 +56,9 @@ def test_ctrl_c_at_any_moment_loses_nothing(serve: Serve, seed: int) -> None:
         has_begun = Event()
         api.before_answer = lambda _, has_begun=has_begun: has_begun.set()  # type: ignore[misc]
         process = start_load(api, 3)
-        assert has_begun.wait(50)
+        if not has_begun.wait(50):
+            process.kill()
+            pytest.fail("\n".join(process.communicate()))
         try:
             process.communicate(timeout=chance.uniform(0, 3))
         except subprocess.TimeoutExpired:
