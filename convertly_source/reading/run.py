@@ -258,7 +258,8 @@ class IncrementalRun:
         self.state["recent_jobs"].pop(key, None)
         before = self.state["open_jobs"].pop(key, None)
         if not job.is_final:
-            position = before[3] if before and listed.position == UNKNOWN else listed.position
+            # Where one `created_at` stands in a new order each time, a position says little.
+            position = before[3] if before and before[3] != UNKNOWN else listed.position
             entry = listed.created_at, job.status, job.content_hash, position
             self.state["open_jobs"][key] = entry
         elif listed.created_at >= self._horizon:

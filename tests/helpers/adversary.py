@@ -18,7 +18,7 @@ from convertly_source.api.client import FINAL_STATUSES, OPEN_STATUSES, Job, Jobs
 from convertly_source.errors import ResponseError, UnavailableError
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import BEGINNING, END
-from convertly_source.reading.run import IncrementalRun, new_state
+from convertly_source.reading.run import MAX_RECENT_JOBS, IncrementalRun, new_state
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 DAY = 86_400_000  # milliseconds, as all times here
@@ -538,7 +538,7 @@ class Life:
         if is_complete:
             if is_last or not self.world.is_lying:
                 self._judge(there, is_moving=is_moving)
-            if not is_moving and is_last:
+            if is_last:
                 self._judge_quiet_run()
 
     def _load(self, kill: int | None) -> bool:
@@ -595,7 +595,15 @@ class Life:
             self._fail("ghost", f"{len(ghosts)} unfinished jobs are gone: {ghosts[:3]}")
 
     def _judge_quiet_run(self) -> None:
-        """A run without news hands nothing over, and changes nothing in the state."""
+        """Run once more: without news nothing is handed over, and nothing changes in the state."""
+        state, loaded = self.state | {"jobs_read": 0}, self.loaded
+        if state["count_has_risen"] or len(self.account.jobs.by_id) > MAX_RECENT_JOBS:
+            return
+        self.loaded = {}
+        self._load(None)
+        if self.loaded or self.state | {"jobs_read": 0} != state:
+            self._fail("restless", f"{len(self.loaded)} jobs were handed over without news")
+        self.loaded = loaded
 
     def _fail(self, kind: str, text: str) -> None:
         self.failures.append(Failure(kind, text))

@@ -74,6 +74,8 @@ class Shelf:
             seen.update(job.id or "" for job in changes.jobs)
             if number == kill_after:
                 break
+        else:
+            run.state["jobs_read"] = 0
         assert seen.total() == len(seen), "a job was handed over twice in a run"
         self.last_run = run
         if not window:
