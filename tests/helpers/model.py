@@ -25,7 +25,7 @@ class Direct:
         self._api, self._lock = api, Lock()
 
     def page(self, offset: int, limit: int, status: str | None = None) -> JobsPage:
-        """JobsPage as the API would over HTTP."""
+        """Answer as the API would over HTTP."""
         query = {"offset": str(offset), "limit": str(limit)} | (
             {"status": status} if status else {}
         )
