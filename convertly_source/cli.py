@@ -112,7 +112,7 @@ def parser() -> Parser:
     )
     add(
         "--wait",
-        type=float,
+        type=_seconds,
         default=0,
         metavar="SECONDS",
         help="wait that long for another load to end (default: %(default)s)",
@@ -323,6 +323,13 @@ def _count(text: str) -> int:
     if count < 0:
         raise argparse.ArgumentTypeError("it is negative")
     return count
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds >= 0:  # NaN is no time either
+        raise argparse.ArgumentTypeError("it is no time to wait")
+    return seconds
 
 
 def _chosen(options: argparse.Namespace) -> list[str]:

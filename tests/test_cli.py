@@ -92,6 +92,23 @@ def test_new_and_updated_jobs_are_counted(api: DemoAPI) -> None:
     assert "; 1 rejected, 1 removed.\n" in done.stdout
 
 
+@pytest.mark.parametrize("dataset", ["order", "My-Data", "2026", "a b", 'x"y', "Größe", "main"])
+def test_the_example_is_right_for_each_dataset(api: DemoAPI, dataset: str) -> None:
+    """The SQL that is printed has the name of the dataset as the database takes it."""
+    done = load_from(api, "--dataset", dataset)
+    assert done.returncode == 0, done.stderr
+    [sql] = [line for line in done.stdout.splitlines() if line.startswith("  SELECT")]
+    assert sum(count for *_, count in query(sql)) == len(api.account.jobs)
+
+
+@pytest.mark.parametrize("command", ["load", "backfill"])
+def test_other_names_of_tables_are_refused(api: DemoAPI, command: str) -> None:
+    """A naming convention that names the child table otherwise is refused before reading."""
+    done = run(command, **access(api), SCHEMA__NAMING="direct")
+    assert_refused(done, 2, "direct gives the tables other names", "snake_case")
+    assert load_from(api, SCHEMA__NAMING="sql_cs_v1").returncode == 0
+
+
 def test_a_lake_has_no_count_of_new_jobs(api: DemoAPI, tmp_path: Path) -> None:
     """For a lake the summary leaves out what only SQL can count, and the app."""
     api.account.jobs = api.account.jobs[:20]
@@ -112,6 +129,8 @@ def test_a_lake_has_no_count_of_new_jobs(api: DemoAPI, tmp_path: Path) -> None:
         (["load", "--status", "done"], ["status 'done'", "pending, processing, completed"]),
         (["load", "--chunk-pages", "many"], ["--chunk-pages"]),
         (["load", "--chunk-pages", "-1"], ["--chunk-pages", "negative"]),
+        (["load", "--wait", "-1"], ["--wait", "no time"]),
+        (["load", "--wait", "nan"], ["--wait", "no time"]),
         (["load", "--nonsense"], ["--nonsense", "--help"]),
         (["load", "--destination", "nowhere"], ["'nowhere'", "/destinations"]),
         (["load", "--destination", "filesystem", "--table-format", "x"], ["delta, iceberg"]),

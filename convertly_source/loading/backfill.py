@@ -28,6 +28,7 @@ from convertly_source.loading.target import (
     describe,
     landmarks,
     refuse_ambiguous_name,
+    refuse_naming,
     refuse_other_account,
     restore_schema,
     select_value,
@@ -132,6 +133,7 @@ def load_window(
 ) -> Counter[str]:
     """Load the jobs of a window as they are now; return the number of rows by table."""
     source = convertly_source(start_date=window.start, end_date=window.end, **settings)
+    refuse_naming(source.schema)
     layout = f"%s_staging_{window.name}"
     rows = Counter(dict.fromkeys(TABLES, 0))
     with (

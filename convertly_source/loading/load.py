@@ -28,7 +28,9 @@ from convertly_source.loading.target import (
     is_lake,
     knows_jobs,
     loaded_host,
+    name_in_sql,
     refuse_ambiguous_name,
+    refuse_naming,
     refuse_other_account,
     repair_tables,
     restore,
@@ -72,7 +74,7 @@ class LoadResult(NamedTuple):
     rows: Counter[str]  # rows that were loaded, by table
     new_jobs: int | None  # how many jobs the table has gained; None for a lake, which can't count
     place: str  # where the tables are, in words
-    dataset: str
+    dataset: str  # as it is named in SQL, quoted where that may be needed
 
 
 class Chunk(NamedTuple):
@@ -117,6 +119,7 @@ def load_account(
     configure(target.destination)
     rows = Counter() if rows is None else rows
     rows.update(dict.fromkeys(TABLES, 0))
+    refuse_naming(source.schema)
     with using(target):
         place = target.place()
     folder = working_folder(place)
@@ -149,13 +152,18 @@ def _load(
     """Load into the target of a pipeline that was restored, while nobody else does."""
     host = source.resources["jobs"].custom_metrics["host"]
     was_loaded = "jobs" in stored_tables(pipeline)
+    refresh.check_mark(pipeline)
+    is_whole = source.resources["jobs"].custom_metrics["is_whole"]
     is_damaged = not is_lake(pipeline) and was_loaded and _repair(pipeline, report)
+    if is_damaged and not is_whole:
+        report("This load reads a part of the account: load once without a range and a status.")
     if full_refresh or _is_demo(pipeline, host, report):
-        refresh.begin(pipeline)
+        refresh.begin(pipeline, is_whole=is_whole)
     else:
         refuse_other_account(pipeline, host)
         if is_damaged:
             refresh.begin(pipeline, is_same_account=True)
+        refresh.go_on(pipeline, is_whole=is_whole)
     can_count = not is_lake(pipeline)
     jobs_before = count_rows(pipeline, "jobs") if can_count else 0
     for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
@@ -164,14 +172,13 @@ def _load(
             for sentence in _new_fields(chunk.info):
                 report(sentence)
     new_jobs = count_rows(pipeline, "jobs") - jobs_before if can_count else None
-    is_whole = source.resources["jobs"].custom_metrics["is_whole"]
     if refresh.is_under_way(pipeline) and (full_refresh or is_whole):
         refresh.finish(pipeline)
     if can_count:
         _create_results_table(pipeline)
     if views:
         create_views(pipeline)
-    return LoadResult(rows, new_jobs, place, pipeline.dataset_name)
+    return LoadResult(rows, new_jobs, place, name_in_sql(pipeline) if can_count else "")
 
 
 def _is_demo(pipeline: dlt.Pipeline, host: str, report: Callable[[str], None]) -> bool:

@@ -29,7 +29,7 @@ def file_lock(folder: Path, place: str, wait_seconds: float = 0) -> Iterator[Non
     folder.mkdir(parents=True, exist_ok=True)
     since = folder / "since"
     try:
-        with FileLock(folder / "lock", timeout=wait_seconds):
+        with FileLock(folder / "lock", timeout=max(0, wait_seconds)):
             since.write_text(f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC")
             yield
     except Timeout as error:

@@ -21,6 +21,7 @@ from convertly_source.loading.target import (
 )
 
 MARK = "refresh"  # in the state: the time when it began, as the load ids of dlt
+PART = "refresh_of_a_part"  # in the state: not all was read since then, so nothing is old
 
 
 def is_under_way(pipeline: dlt.Pipeline) -> bool:
@@ -28,11 +29,12 @@ def is_under_way(pipeline: dlt.Pipeline) -> bool:
     return MARK in pipeline.state
 
 
-def begin(pipeline: dlt.Pipeline, *, is_same_account: bool = False) -> None:
+def begin(pipeline: dlt.Pipeline, *, is_whole: bool = True, is_same_account: bool = False) -> None:
     """Forget what was read, so that the next run reads everything, and mark what is older.
 
-    With `is_same_account`, another account is still refused. Do nothing where nothing is loaded
-    yet.
+    Without `is_whole`, only the load that begins it can finish it: a later one reads everything
+    once more. With `is_same_account`, another account is still refused. Do nothing where nothing
+    is loaded yet.
     """
     if not pipeline.default_schema_name:
         return
@@ -44,23 +46,45 @@ def begin(pipeline: dlt.Pipeline, *, is_same_account: bool = False) -> None:
     def forget(state: Any) -> None:
         state.setdefault("sources", {})[SCHEMA] = {"resources": {"jobs": known}}
         state[MARK] = f"{time.time():.6f}"
+        state.pop(PART, None)
+        if not (is_whole or is_lake(pipeline)):
+            state[PART] = True
 
     commit_state(pipeline, forget)
 
 
+def go_on(pipeline: dlt.Pipeline, *, is_whole: bool) -> None:
+    """Let a load take part in a refresh that an earlier one has begun, if there is one.
+
+    A load of a part leaves the cursor behind what it has not read. So it notes that, and the next
+    one of the whole account reads everything.
+    """
+    if not is_under_way(pipeline):
+        return
+    if is_whole and PART in pipeline.state:
+        begin(pipeline, is_same_account=True)
+    elif not is_whole and PART not in pipeline.state:
+        commit_state(pipeline, lambda state: state.update({PART: True}))
+
+
 def take_drop(pipeline: dlt.Pipeline) -> str | None:
     """Return how dlt is to refresh a lake, and remove the mark with the load that does so."""
-    if not (is_lake(pipeline) and is_under_way(pipeline)):
+    if not (is_lake(pipeline) and is_under_way(pipeline)) or PART in pipeline.state:
         return None
     with pipeline.managed_state() as state:
         _take_mark(state)
     return "drop_sources"
 
 
+def check_mark(pipeline: dlt.Pipeline) -> None:
+    """Raise if a refresh is under way that began later than it is now, by this machine's clock."""
+    if not is_lake(pipeline):
+        _check_clock(_mark(pipeline))
+
+
 def finish(pipeline: dlt.Pipeline) -> None:
     """Delete the rows that were not read again, and remove the mark."""
-    mark = str(pipeline.state.get(MARK, "0"))
-    _check_clock(mark)
+    mark = _mark(pipeline)
     tables = stored_tables(pipeline)
     with pipeline.sql_client() as client, client.begin_transaction():
         jobs, results = map(client.make_qualified_table_name, ("jobs", "jobs__results"))
@@ -75,8 +99,13 @@ def finish(pipeline: dlt.Pipeline) -> None:
     commit_state(pipeline, _take_mark)
 
 
+def _mark(pipeline: dlt.Pipeline) -> str:
+    return str(pipeline.state.get(MARK, "0"))
+
+
 def _take_mark(state: Any) -> None:
     del state[MARK]
+    state.pop(PART, None)
 
 
 def _newest_load(pipeline: dlt.Pipeline) -> str:

@@ -82,6 +82,23 @@ def refuse_ambiguous_name(pipeline: dlt.Pipeline) -> None:
         )
 
 
+def refuse_naming(schema: Schema) -> None:
+    """Raise `SettingsError` if the tables would have other names than the documented ones."""
+    if schema.naming.make_path("jobs", "results") != "jobs__results":
+        raise SettingsError(
+            f"The naming convention {schema.naming.name()} gives the tables other names.",
+            "Leave SCHEMA__NAMING at snake_case.",
+        )
+
+
+def name_in_sql(pipeline: dlt.Pipeline) -> str:
+    """Return the name of the dataset in SQL: quoted, unless it is the default, which is short."""
+    if pipeline.dataset_name == Target().dataset:
+        return pipeline.dataset_name
+    with pipeline.sql_client() as client:
+        return client.fully_qualified_dataset_name()
+
+
 def working_folder(place: str) -> Path:
     """Return the folder in which loads into a place work, one at a time."""
     digest = hashlib.sha256(place.encode()).hexdigest()[:12]

@@ -54,7 +54,12 @@ def load_alone(
         except Exception as error:  # noqa: BLE001 - such as a conflict with the other load
             failure = error
         own = len(pipeline.list_completed_load_packages())
-        is_alone = count_rows(pipeline, "_dlt_loads") == loads_before + own
+        try:
+            is_alone = count_rows(pipeline, "_dlt_loads") == loads_before + own
+        except Exception:  # the destination is away
+            if failure:
+                raise failure  # noqa: B904 - it says why
+            raise
         if failure and is_alone:
             raise failure
         if is_alone:

@@ -17,12 +17,15 @@ Landmark = tuple[datetime, str]  # created_at, id
 
 
 def add_landmark(landmarks: list[Landmark], jobs: Sequence[Listed]) -> list[Landmark]:
-    """Return the landmarks with one of these younger jobs; if they are too many, every second."""
+    """Return the landmarks with one of these younger jobs, without the most crowded if too many."""
     for before, job, after in reversed(list(zip(jobs, jobs[1:], jobs[2:], strict=False))):
         is_alone = before.created_at < job.created_at < after.created_at
         if job.job.is_usable and job.job.is_final and is_alone:
             found = [*(one for one in landmarks if one[0] < job.created_at), _landmark(job)]
-            return found[::-2][::-1] if len(found) > MAX_LANDMARKS else found
+            if len(found) > MAX_LANDMARKS:
+                inner = range(1, len(found) - 1)
+                del found[min(inner, key=lambda at: found[at + 1][0] - found[at - 1][0])]
+            return found
     return landmarks
 
 

@@ -162,6 +162,19 @@ def test_a_full_refresh_starts_over(serve: Serve) -> None:
     assert load_into(TARGET, api).rows["jobs"] == 0
 
 
+def test_a_load_of_a_part_tells_what_it_leaves_out(serve: Serve) -> None:
+    """Where all would have to be read again, a load with a start date says that it doesn't."""
+    api = serve(DemoAccount(120))
+    load_into(TARGET, api)
+    query("ALTER TABLE convertly_data.jobs DROP COLUMN progress")
+    sentences = list[str]()
+    load_into(TARGET, api, {"start_date": "2026-05-03"}, report=sentences.append)
+    assert "load once without a range and a status" in sentences[-1]
+    assert content() == listed(api.account)
+    load_into(TARGET, api)
+    assert query("SELECT count(progress) FROM convertly_data.jobs") == [(120,)]
+
+
 def test_an_account_replaces_the_demo(serve: Serve) -> None:
     """After a demo the first load of a real host starts over; a demo never replaces an account."""
     demo = serve(DemoAccount(50))

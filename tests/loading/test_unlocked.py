@@ -1,18 +1,20 @@
 """Loads where no lock is: another one in between means another attempt, and nothing is lost."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import dlt
 import pytest
 from dlt.common.runtime.collector import NULL_COLLECTOR
+from dlt.pipeline.exceptions import PipelineStepFailed
 from helpers.operations import expected
-from helpers.script import query
+from helpers.script import held, query
 
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
-from convertly_source.errors import BusyError
+from convertly_source.errors import BusyError, explained
 from convertly_source.loading import Target
 from convertly_source.loading.load import load_in_chunks
 from convertly_source.loading.target import restore
@@ -141,6 +143,20 @@ def test_a_failure_alone_is_raised(api: DemoAPI, tmp_path: Path, pauses: list[fl
     assert (one.attempts, pauses) == (1, [])
     loaded = query("SELECT count(*) FROM convertly_data.jobs")[0][0]
     assert 0 < loaded < 250
+    one.meanwhile = lambda: None
+    one.load_alone()
+    assert_equal(api.account)
+
+
+def test_a_destination_that_goes_away_is_reported(api: DemoAPI, tmp_path: Path) -> None:
+    """A file that a reader holds during the load is an error that a person can act on."""
+    one = Machine(api, tmp_path / "one")
+    with ExitStack() as stack:
+        one.meanwhile = lambda: stack.enter_context(held(Path("convertly.duckdb")))
+        with pytest.raises(PipelineStepFailed) as failed:
+            one.load_alone()
+    known = explained(failed.value)
+    assert "Could not set lock" in str(known)
     one.meanwhile = lambda: None
     one.load_alone()
     assert_equal(api.account)

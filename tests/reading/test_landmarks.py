@@ -36,27 +36,21 @@ def ended(second: int, **fields: Any) -> Listed:
 
 @given(st.lists(st.integers(3, 120), min_size=1, max_size=400))
 def test_landmarks_are_few_and_spread(sizes: list[int]) -> None:
-    """However many pages are read, some are kept, sorted, the youngest among them, none far off.
+    """However many pages are read, some are kept: the first, the youngest, and no wide gap.
 
-    The longest stretch of pages without one is at most twice the shortest, and one; the oldest is
-    no further from the beginning.
+    No gap is wider than three times an even one, or three pages.
     """
     kept, second = list[Landmark](), 0
-    pages = dict[Landmark, int]()
-    for number, size in enumerate(sizes):
+    for number, size in enumerate(sizes, 1):
         jobs = [ended(second + one) for one in range(size)]
         second += size
         kept = add_landmark(kept, jobs)
-        pages[kept[-1]] = number
         assert kept[-1] == (jobs[-2].created_at, jobs[-2].key)
-        assert len(kept) <= MAX_LANDMARKS
+        assert len(kept) == min(number, MAX_LANDMARKS)
         assert kept == sorted(set(kept))
-    assert len(kept) >= min(len(sizes), MAX_LANDMARKS // 2)
-    places = [pages[landmark] for landmark in kept]
-    gaps = [later - earlier for earlier, later in pairwise(places)]
-    longest = max(gaps, default=0)
-    assert places[0] <= max(1, longest)
-    assert longest <= max(1, 4 * len(sizes) // MAX_LANDMARKS)
+    assert kept[0][1] == f"job-{sizes[0] - 2}"
+    gaps = [(later[0] - earlier[0]).total_seconds() for earlier, later in pairwise(kept)]
+    assert all(gap <= 3 * max(sum(gaps) / len(gaps), *sizes, 0) for gap in gaps)
 
 
 @pytest.mark.parametrize(
