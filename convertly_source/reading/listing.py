@@ -76,7 +76,7 @@ class Listing(Pages):
             self.watermark = END if page.is_newest else page.youngest
             handed = {job.key for job in page.jobs if job.created_at == self.watermark}
             yield new
-            if self.watermark > until:
+            if page.is_newest or self.watermark > until:
                 return
             last, page = page, self.newest_page
             if not page.begins_before(self.watermark):

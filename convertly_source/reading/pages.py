@@ -213,9 +213,10 @@ class Pages:
         if is_end and count and end < answer.total:
             following = self._client.page(end, limit).jobs
             is_end = not following  # else the server gives less than it is asked for
-            is_clamped = not _keys(following) <= _keys(answer.jobs)  # else the list has moved on
-            if is_clamped and count >= max(SMALLEST_PAGE, self.size // 3):
-                self.size = min(self.size, count)
+            missing = min(limit, answer.total - offset) - count
+            is_sure = not offset or missing > SMALLEST_PAGE  # `total` may be off by some
+            if is_sure and not _keys(following) <= _keys(answer.jobs):
+                self.size = min(self.size, max(SMALLEST_PAGE, count))
         total = max(answer.total, end) if count else min(offset, answer.total)
         self.is_static &= self.total < 0 or answer.total == self._claimed
         self._claimed, self.total = answer.total, total

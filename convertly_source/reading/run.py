@@ -139,20 +139,19 @@ class IncrementalRun:
             self.state["held"] = self._listed_before
         held = self.state["held"]
         self.expected = max(0, newest.end - self._listed_before)
-        until = min(self._until, newest.youngest)
+        until = min(self._until, max(newest.youngest, self._since))
         for jobs in self._listing.read(self._since, until, page):
             due = [job for job in jobs if job.created_at <= until]
             yield from self._hand_over(due, is_prefix=True)
-        if self._since == BEGINNING + TICK and until == newest.youngest:
+        if self._since == BEGINNING + TICK and until < self._until:
             self._listing.check(self.held - held)
         yield self._gone(self._since, until + TICK)
 
     def _unfinished(self) -> Iterator[Changes]:
         """Look for the older jobs that were unfinished: in the lists of those, then one by one."""
-        for status in OPEN_STATUSES:
-            if self._missing:
-                for jobs in self._listing.in_status(status):
-                    yield from self._hand_over([job for job in jobs if self._is_wanted(job)])
+        for status in OPEN_STATUSES if self._missing else ():
+            for jobs in self._listing.in_status(status):
+                yield from self._hand_over([job for job in jobs if self._is_wanted(job)])
         moved, margin = 0, self._listing.size // 2
         for key, (created_at, _, _, position) in sorted(self._missing.items(), key=_by_time):
             if key in self._missing:
