@@ -3,8 +3,16 @@
 from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
 
-from convertly_source.reading.pages import BEGINNING, END, MAX_ATTEMPTS, TICK
-from convertly_source.reading.pages import DisorderError, Listed, Page, Pages
+from convertly_source.reading.pages import (
+    BEGINNING,
+    END,
+    MAX_ATTEMPTS,
+    TICK,
+    DisorderError,
+    Listed,
+    Page,
+    Pages,
+)
 
 REST = 32  # pages without a gap, until one more is fetched ahead
 MAX_ROUNDS = 20  # through the jobs of one `created_at`

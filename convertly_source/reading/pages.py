@@ -185,7 +185,7 @@ class Pages:
             page = self.at(self.total - self.size + jobs)
             if page.is_newest:
                 break
-        return page._replace(is_newest=True)
+        return page
 
     def _fetch(self, position: int, size: int, total: int) -> Page:
         """Fetch the page of a position that was seen when the list had `total` jobs."""
@@ -203,8 +203,8 @@ class Pages:
         end = offset + count
         is_end = count < limit
         if is_end and count and end < answer.total:
-            following = self._client.page(end, limit).jobs
-            is_end = not following  # else the server gives less than it is asked for
+            following, _, total, _ = self._client.page(end, limit)
+            is_end = not following and total > end  # else the server gives less, or the list moved
             missing = min(limit, answer.total - offset) - count
             is_sure = not offset or missing > SMALLEST_PAGE  # `total` may be off by some
             if is_sure and not _keys(following) <= _keys(answer.jobs):
