@@ -37,26 +37,29 @@ class Listing(Pages):
 
         Raises `UnavailableError` when the list moves faster than it can be searched.
         """
-        low, high, step = 0, self.total, self.size  # as many jobs are older, at least and at most
-        knows_low = knows_high = position is None
+        low: int | None = None  # at least as many jobs are older; None is not known
+        high: int | None = None  # at most as many
         if position is None:
-            position = (low + high - self.size) // 2 if created_at > BEGINNING + TICK else -2
+            low, high = 0, self.total
+            position = (high - self.size) // 2 if created_at > BEGINNING + TICK else -2
+        step = self.size
         for _ in range(MAX_ATTEMPTS):
             page = self.at(max(-2, position))
             if not page.begins_before(created_at):
-                high, knows_high = page.position, True
-                low, knows_low = (low, knows_low) if low <= high else (0, False)
+                high = page.position
+                low = low if low is not None and low <= high else None
             elif page.youngest >= created_at or page.is_newest:
                 return page
             else:
-                low, knows_low = page.end, True
-                high, knows_high = (high, knows_high) if low <= high else (self.total, False)
-            if knows_low and high - low <= self.size - 2:
-                position = low - 1
-            elif knows_low and knows_high:
-                position = (low + high - self.size) // 2
+                low = page.end
+                high = high if high is not None and low <= high else None
+            if low is not None and high is not None:
+                is_near = high - low <= self.size - 2
+                position = low - 1 if is_near else (low + high - self.size) // 2
             else:
-                position = low + step - self.size - 1 if knows_low else high - step + 1
+                position = (
+                    high - step + 1 if high is not None else (low or 0) + step - self.size - 1
+                )
                 step *= 2
         raise self.failure()
 
@@ -68,7 +71,6 @@ class Listing(Pages):
         when the list moves faster than it can be read.
         """
         self.watermark, handed = max(since, BEGINNING + TICK), set[str]()
-        self._depth = self._limit if until >= self.newest_page.youngest else 1
         ahead = self.after(page)
         while True:
             mark = self.watermark
@@ -76,22 +78,20 @@ class Listing(Pages):
             self.watermark = END if page.is_newest else page.youngest
             handed = {job.key for job in page.jobs if job.created_at == self.watermark}
             yield new
-            if self.watermark > until:
+            if page.is_newest or self.watermark > until:
                 return
             last, page = page, self.newest_page
             if not page.begins_before(self.watermark):
                 page = next(ahead)
             if page.overlaps(self.watermark):
                 self._joined += 1
-                self._limit = min(self._max_depth, self._limit + (self._joined % REST == 0))
-                self._depth = min(self._depth + 1, self._limit)
+                self._depth = min(self._depth + (self._joined % REST == 0), self._max_depth)
                 self._overlap = max(2, self._overlap - 1)
                 continue
             ahead.close()
-            self._joined, self._depth = 0, max(1, self._depth // 6)
-            self._limit = self._depth
-            self._overlap = max(2 * self._overlap, self.size // 10 + 1)
-            self._overlap = min(self._overlap, 3 * self.size // 4)
+            self._joined, self._depth = 0, 1
+            more = max(2 * self._overlap, self.size // 10 + 1)
+            self._overlap = min(more, 3 * self.size // 4)
             page = self.search(self.watermark, last.count_before(self.watermark) - 1)
             if not page.overlaps(self.watermark):  # it ends with the jobs that it should begin with
                 page = self.at(page.count_before(self.watermark) - 1)

@@ -77,12 +77,10 @@ class Page(NamedTuple):
     def dated_from(self, since: datetime) -> "Page":
         """Count jobs without a time as created at `since` where the next job may be."""
         jobs = list(self.jobs)
-        first = next(
-            (index for index, job in enumerate(jobs) if job.created_at >= since), len(jobs)
-        )
-        while first and not jobs[first - 1].job.created_at:
-            first -= 1
-            jobs[first] = jobs[first]._replace(created_at=since)
+        index = sum(job.created_at < since for job in jobs)
+        while index and not jobs[index - 1].job.created_at:
+            index -= 1
+            jobs[index] = jobs[index]._replace(created_at=since)
         return self._replace(jobs=jobs)
 
 
@@ -101,7 +99,7 @@ class Pages:
         self._only_time: datetime | None = None  # the `created_at` of all jobs
         self._client, self._threads = client, ThreadPoolExecutor(max_connections)
         self._max_depth = max_connections + 2  # so that no connection waits for a page
-        self._depth, self._limit, self._joined, self._overlap = 1, self._max_depth, 0, 2
+        self._depth, self._joined, self._overlap = self._max_depth, 0, 2
         self._drift = 0  # by how many positions an offset moves until it is answered
         self.newest_page = self._newest()
         self.listed = self.total
@@ -157,11 +155,7 @@ class Pages:
 
     def failure(self) -> ConvertlyError:
         """Return the reason why the list can't be read: it moves, or contradicts itself."""
-        try:
-            is_at_rest = self.is_at_rest()
-        except DisorderError:
-            is_at_rest = False
-        if not is_at_rest:
+        if not self.is_at_rest():
             return _too_fast()
         return ResponseError(
             f"The API says {self.total} jobs, but its pages hold others or fewer.", REPORT
@@ -186,14 +180,12 @@ class Pages:
 
     def _fetch_newest(self) -> Page:
         """Fetch the newest page once the order is known; what comes after it is for later."""
-        if self.is_newest_first:
-            return self.at(self.total - self.size)
-        shorter = 2
-        page = self.at(self.total - self.size + shorter)
-        while not page.is_newest and shorter < self.size // 2:  # jobs were created meanwhile
-            shorter = min(4 * shorter, self.size // 2)
-            page = self.at(self.total - self.size + shorter)
-        return page._replace(is_newest=True)
+        shorter = (0,) if self.is_newest_first else (2, self.size // 4, self.size // 2)
+        for jobs in shorter:  # some may be created meanwhile
+            page = self.at(self.total - self.size + jobs)
+            if page.is_newest:
+                break
+        return page
 
     def _fetch(self, position: int, size: int, total: int) -> Page:
         """Fetch the page of a position that was seen when the list had `total` jobs."""
@@ -211,11 +203,12 @@ class Pages:
         end = offset + count
         is_end = count < limit
         if is_end and count and end < answer.total:
-            following = self._client.page(end, limit).jobs
-            is_end = not following  # else the server gives less than it is asked for
-            is_clamped = not _keys(following) <= _keys(answer.jobs)  # else the list has moved on
-            if is_clamped and count >= max(SMALLEST_PAGE, self.size // 3):
-                self.size = min(self.size, count)
+            following, _, total, _ = self._client.page(end, limit)
+            is_end = not following and total > end  # else the server gives less, or the list moved
+            missing = min(limit, answer.total - offset) - count
+            is_sure = not offset or missing > SMALLEST_PAGE  # `total` may be off by some
+            if is_sure and not _keys(following) <= _keys(answer.jobs):
+                self.size = min(self.size, max(SMALLEST_PAGE, count))
         total = max(answer.total, end) if count else min(offset, answer.total)
         self.is_static &= self.total < 0 or answer.total == self._claimed
         self._claimed, self.total = answer.total, total

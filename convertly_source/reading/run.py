@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from datetime import datetime, timedelta
@@ -14,19 +14,12 @@ from convertly_source.api.client import OPEN_STATUSES
 from convertly_source.reading.job import ListedJob, RemovedJob
 from convertly_source.reading.landmarks import Landmark, add_landmark, check_account
 from convertly_source.reading.listing import Listing
-from convertly_source.reading.pages import (
-    BEGINNING,
-    END,
-    TICK,
-    UNKNOWN,
-    DisorderError,
-    Listed,
-)
+from convertly_source.reading.pages import BEGINNING, END, TICK, UNKNOWN, DisorderError, Listed
 
 LAG = timedelta(minutes=5)  # a job may become visible this late
-MAX_RECENT_JOBS = 1000  # what has ended since then is recognized when it is read again; no more
+MAX_RECENT_JOBS = 1000  # ended ones that are known when the next run reads them again
 
-
+Window = tuple[datetime, datetime]  # half-open
 OpenJob = tuple[datetime, str, str, int]  # created_at, status, hash of its content, position
 RecentJob = tuple[datetime, str]  # created_at, status
 
@@ -34,9 +27,7 @@ RecentJob = tuple[datetime, str]  # created_at, status
 class RunState(TypedDict):
     """What a run leaves to the next one, in the state of the pipeline."""
 
-    cursor: (
-        datetime | None
-    )  # every older job was handed over; those dated in the future don't count
+    cursor: datetime | None  # every older job was handed over; it is never in the future
     held: int  # listed jobs older than `cursor - LAG` that need not be read again
     count_has_risen: bool  # there were more of them: the next run reads everything again
     open_jobs: dict[str, OpenJob]  # unfinished when last seen
@@ -88,16 +79,14 @@ class IncrementalRun:
         listing: Listing,
         status: str | None,
         state: RunState,
-        window: tuple[datetime, datetime],
+        window: Window,
         *,
         trust_account: bool = False,
     ) -> None:
         self.state = deepcopy(state)
-        if trust_account:
-            self.state["landmarks"] = []
         self.state["jobs_read"] = 0
         self.listed, self.expected = listing.listed, 0  # `expected` jobs are to be read
-        self._listing, self._status = listing, status
+        self._listing, self._status, self._trust_account = listing, status, trust_account
         self._start, self._until = max(window[0], BEGINNING + TICK), window[1] - TICK
         self._is_second_look = state["count_has_risen"]
         if self._is_second_look:
@@ -138,7 +127,8 @@ class IncrementalRun:
         if not page.begins_before(self._since):
             position = self.state["held"] - 1 if self._is_continued else None
             page = self._listing.search(self._since, position)
-        check_account(self._listing, self.state["landmarks"], page)
+        if not self._trust_account:
+            check_account(self._listing, self.state["landmarks"], page)
         page = page.dated_from(self._since)
         self._listed_before = page.count_before(self._since)
         if self._is_continued:
@@ -147,23 +137,22 @@ class IncrementalRun:
             self.state["held"] = self._listed_before
         held = self.state["held"]
         self.expected = max(0, newest.end - self._listed_before)
-        until = min(self._until, newest.youngest)
+        until = min(self._until, max(newest.youngest, self._since))
         for jobs in self._listing.read(self._since, until, page):
             due = [job for job in jobs if job.created_at <= until]
-            self.state["landmarks"] = add_landmark(self.state["landmarks"], due)
             yield from self._hand_over(due, is_prefix=True)
-        if self._since == BEGINNING + TICK and until == newest.youngest:
+        if self._since == BEGINNING + TICK and until < self._until:
             self._listing.check(self.held - held)
         yield self._gone(self._since, until + TICK)
 
     def _unfinished(self) -> Iterator[Changes]:
         """Look for the older jobs that were unfinished: in the lists of those, then one by one."""
-        for status in OPEN_STATUSES:
-            if self._missing:
-                for jobs in self._listing.in_status(status):
-                    yield from self._hand_over([job for job in jobs if self._is_wanted(job)])
+        for status in OPEN_STATUSES if self._missing else ():
+            for jobs in self._listing.in_status(status):
+                yield from self._hand_over([job for job in jobs if self._is_wanted(job)])
         moved, margin = 0, self._listing.size // 2
-        for key, (created_at, _, _, position) in sorted(self._missing.items(), key=_by_time):
+        missing = sorted(self._missing.items(), key=lambda job: job[1][0])
+        for key, (created_at, _, _, position) in missing:
             if key in self._missing:
                 place = None if position == UNKNOWN else position + moved - margin
                 page = self._listing.search(created_at, place)
@@ -184,9 +173,15 @@ class IncrementalRun:
         handed_over = set(self._handed_over)
         self._counts.clear()
         for jobs in self._listing.everything():
-            rest = [job for job in jobs if hash(job.job.id) not in handed_over]
-            yield from self._hand_over([job for job in rest if self._is_in_window(job.job)])
             self._counts[BEGINNING] += len(jobs)
+            yield from self._hand_over(
+                [
+                    listed
+                    for listed in jobs
+                    if hash(listed.job.id) not in handed_over
+                    and self._start <= (listed.job.created_at or self._start) <= self._until
+                ]
+            )
         self.state["cursor"], self.state["held"] = None, 0
         yield self._gone(BEGINNING, END)
 
@@ -206,21 +201,18 @@ class IncrementalRun:
 
     def _is_wanted(self, listed: Listed) -> bool:
         """Whether a job in a list of unfinished ones was looked for, or is reopened."""
+        is_reopened = listed.key not in self.state["open_jobs"]
         is_older = self._start <= listed.created_at < self._since
-        return listed.key in self._missing or (
-            is_older and listed.key not in self.state["open_jobs"]
-        )
-
-    def _is_in_window(self, job: ListedJob) -> bool:
-        return not job.created_at or self._start <= job.created_at <= self._until
+        return listed.key in self._missing or (is_reopened and is_older)
 
     def _hand_over(self, jobs: list[Listed], *, is_prefix: bool = False) -> Iterator[Changes]:
         """Yield what has changed, and remember what later runs will see again."""
         if rejected := [job.job for job in jobs if not job.job.is_usable]:
             yield Changes(rejected=rejected)
         if is_prefix:
-            self._counts.update(job.created_at for job in jobs)
-            self._advance([job.created_at for job in jobs])
+            times = [job.created_at for job in jobs]
+            self._counts.update(times)
+            self._advance(times)
         changed = list[ListedJob]()
         for listed in jobs:
             if listed.is_duplicate:
@@ -229,17 +221,17 @@ class IncrementalRun:
                 if self._is_changed(listed.job):
                     changed.append(listed.job)
                 self._track(listed)
+        if is_prefix and changed:  # a run without news leaves the state as it is
+            self.state["landmarks"] = add_landmark(self.state["landmarks"], jobs)
         self._handed_over.extend(hash(job.id) for job in changed)
         self._forget_recent()
         self.state["jobs_read"] += len(jobs)
         yield Changes(changed, jobs_read=len(jobs))
 
-    def _advance(self, times: Iterable[datetime]) -> None:
+    def _advance(self, times: list[datetime]) -> None:
         """Move the cursor on, but not to times in the future, and `held` with it."""
-        present = [time for time in times if BEGINNING + TICK < time <= self._listing.now]
-        if self.state["cursor"]:
-            present.append(self.state["cursor"])
-        self.state["cursor"] = max(present, default=None)
+        times = [time for time in times if BEGINNING + TICK < time <= self._listing.now]
+        self.state["cursor"] = max(times, default=self.state["cursor"])
         for time in [time for time in self._counts if time < self._horizon]:
             self.state["held"] += self._counts.pop(time)
 
@@ -267,25 +259,22 @@ class IncrementalRun:
 
     def _forget_recent(self) -> None:
         """Forget ended jobs that the next run will not read again, or that are too many."""
-        jobs = self.state["recent_jobs"].items()
-        recent = [(key, job) for key, job in jobs if job[0] >= self._horizon]
+        recent = [job for job in self.state["recent_jobs"].items() if job[1][0] >= self._horizon]
         if len(recent) > MAX_RECENT_JOBS:
-            recent = sorted(recent, key=_by_time)[-MAX_RECENT_JOBS:]
+            recent = sorted(recent, key=lambda job: job[1][0])[-MAX_RECENT_JOBS:]
         self.state["recent_jobs"] = dict(recent)
 
     def _gone(self, since: datetime, before: datetime) -> Changes:
         """Record unfinished jobs of some time that are no longer listed; track them no longer."""
-        gone = {key: job for key, job in self._missing.items() if since <= job[0] < before}
-        for key, (created_at, *_) in gone.items():
-            del self._missing[key], self.state["open_jobs"][key]
-            if created_at < self._since and self._is_continued:
-                self._removed += 1
-                self.state["held"] -= 1
-        removed = [
-            RemovedJob(key, created_at, status)
-            for key, (created_at, status, _, _) in gone.items()
-            if self._status in (None, status)
-        ]
+        removed = list[RemovedJob]()
+        for key, (created_at, status, *_) in list(self._missing.items()):
+            if since <= created_at < before:
+                del self._missing[key], self.state["open_jobs"][key]
+                was_held = self._is_continued and created_at < self._since
+                self._removed += was_held
+                self.state["held"] -= was_held
+                if self._status in (None, status):
+                    removed.append(RemovedJob(key, created_at, status))
         return Changes(removed=removed)
 
     def _move_positions(self, lost: int) -> None:
@@ -294,7 +283,3 @@ class IncrementalRun:
             for key, (created_at, status, content, position) in self._missing.items():
                 moved = created_at, status, content, max(UNKNOWN, position - lost)
                 self._missing[key] = self.state["open_jobs"][key] = moved
-
-
-def _by_time(item: tuple[str, OpenJob | RecentJob]) -> datetime:
-    return item[1][0]

@@ -549,7 +549,9 @@ class Life:
         )
         if not listing.is_ordered:
             self._fail("unordered", "taken for a list without an order")
-        run = IncrementalRun(listing, None, self.state, (BEGINNING, END))
+        everything = BEGINNING, END
+        # It is one account, even if all that was known is purged.
+        run = IncrementalRun(listing, None, self.state, everything, trust_account=True)
         handed_over = set[str]()
         try:
             for number, changes in enumerate(run.changes, 1):

@@ -55,6 +55,7 @@ class Shelf:
         page_size: int = 100,
         max_connections: int = 4,
         status: str | None = None,
+        start: datetime = BEGINNING,
     ) -> int:
         """Load, and return the number of requests.
 
@@ -63,7 +64,11 @@ class Shelf:
         asked, mapper, self.handed_over = len(api.requests), RecordMapper(str), 0
         listing = Listing(cast("JobsClient", Direct(api)), page_size, max_connections)
         run = IncrementalRun(
-            listing, status, new_state() if window else self.state, window or (BEGINNING, END)
+            listing,
+            status,
+            new_state() if window else self.state,
+            window or (start, END),
+            trust_account=True,  # it is one account, even if all that was known is purged
         )
         seen = Counter[str]()
         for number, changes in enumerate(run.changes, 1):

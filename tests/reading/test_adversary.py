@@ -53,6 +53,9 @@ def test_nothing_is_lost_in_a_large_world(world: str) -> None:
         ("base", 12),  # the jobs of a page, moved on, were taken for the end of the list
         ("base", 184),  # a group of one time ended in a gap
         ("base", 531),  # one of a group had vanished, and was counted for another
+        ("base", 973),  # a list that had shrunk was taken for one that its total counts too many of
+        ("base", 7459),
+        ("base", 2610),  # the newest page was outrun, and cut a group
         ("ties", 15),  # one time at each end of the list shows its order
         ("ties", 124),  # a list of one time, in which younger jobs appear
         ("ties", 78),  # an order that follows from the request, at the oldest end

@@ -1,253 +1,266 @@
-"""Pure decisions of the reading: which pages join, what is handed over; and failures once found."""
+"""Decisions of the reading: which pages overlap, when a group is complete; odd jobs and ids."""
 
 import time
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta, timezone
+from typing import Any, cast
 
 import pytest
-from convertly_source.reading.front import Front
-from dlt.pipeline.exceptions import PipelineStepFailed
-from helpers.lists import in_no_order, restless
+from helpers.lists import Clamping, Planned, in_no_order, oldest_first, restless, shuffled
+from helpers.model import Direct, Shelf
 from helpers.warehouse import Warehouse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convertly_source.api.client import JobsClient
-from convertly_source.demo import DEMO_KEY, DEMO_START, DemoAccount, DemoAPI, Reply
+from convertly_source.api.client import Answer, JobsClient
+from convertly_source.demo import DEMO_START, DemoAccount, DemoAPI, Reply, newest_first
+from convertly_source.errors import ResponseError, UnavailableError
 from convertly_source.reading.job import ListedJob
-from convertly_source.reading.pages import BEGINNING, END, DisorderError, Listed, Page, Pages
+from convertly_source.reading.listing import Group, Listing
+from convertly_source.reading.pages import BEGINNING, END, TICK, Listed, Page, Pages
+from convertly_source.reading.run import IncrementalRun, new_state
 
 Serve = Callable[..., DemoAPI]
+UTC = timezone.utc
 
 
-def job(number: int, age: int) -> Listed:
-    """Make a job of that age, in minutes."""
-    created_at = DEMO_START + timedelta(minutes=age)
-    return Listed(created_at, str(number), ListedJob({}, str(number), created_at))
+def time_of(minutes: int) -> datetime:
+    """Return a time, in minutes after the start."""
+    return DEMO_START + timedelta(minutes=minutes)
 
 
-def page(jobs: list[Listed], rank: int, size: int, total: int | None = None) -> Page:
+def job(number: int, minutes: int) -> Listed:
+    """Make a job that was created then."""
+    created_at = time_of(minutes)
+    return Listed(created_at, str(number), number, ListedJob({}, str(number), created_at))
+
+
+def cut(jobs: list[Listed], position: int, size: int) -> Page:
     """Cut a page out of a list that is sorted oldest first."""
-    end = len(jobs) - rank
-    return Page(jobs[max(0, end - size) : end], rank, total or len(jobs))
+    start, end = max(0, position), min(len(jobs), position + size)
+    return Page(jobs[start:end], start, start == 0, end == len(jobs))
+
+
+def listing(api: DemoAPI, page_size: int = 100, max_connections: int = 4) -> Listing:
+    """Look at an account, without HTTP."""
+    return Listing(cast("JobsClient", Direct(api)), page_size, max_connections)
 
 
 LISTS = st.lists(st.integers(0, 20), min_size=1, max_size=40).map(
-    lambda ages: [job(number, age) for number, age in enumerate(sorted(ages))]
+    lambda times: [job(number, minutes) for number, minutes in enumerate(sorted(times))]
 )
 
 
-@given(jobs=LISTS, size=st.integers(2, 9))
-def test_pages_at_rest_hand_over_each_job_once_in_order(jobs: list[Listed], size: int) -> None:
-    """Pages that overlap by one job, at rest, give all jobs, none twice, oldest first."""
-    front, rank, handed = Front(BEGINNING), max(0, len(jobs) - size), list[ListedJob]()
-    while True:
-        handed += front.take(page(jobs, rank, size))
-        assert not front.is_short
-        if not rank:
-            break
-        rank = max(0, rank + 1 - size)
-        assert front.joins(page(jobs, rank, size), is_long=True)
-    assert handed == [job.row for job in jobs]
-    assert front.count == len(jobs)
-
-
-@given(jobs=LISTS, size=st.integers(1, 9), rank=st.integers(0, 39), age=st.integers(0, 20))
-def test_a_page_tells_where_it_begins(jobs: list[Listed], size: int, rank: int, age: int) -> None:
-    """A page begins before an age only if no job of that age or younger is older in the list."""
-    cut = page(jobs, min(rank, len(jobs) - 1), size)
-    moment = DEMO_START + timedelta(minutes=age)
-    before = jobs[: len(jobs) - cut.end]
-    if cut.begins_before(moment):
-        assert all(job.age < moment for job in before)
-    assert cut.begins_before(END)
-    assert cut.places(moment) == [job.age for job in cut.jobs].count(moment)
-
-
-@given(jobs=LISTS, size=st.integers(3, 9), moved=st.integers(-3, 5))
-def test_a_page_that_joins_by_an_older_job_loses_nothing(
-    jobs: list[Listed], size: int, moved: int
+@given(jobs=LISTS, size=st.integers(1, 9), position=st.integers(0, 39), minutes=st.integers(0, 20))
+def test_a_page_tells_how_many_jobs_are_older(
+    jobs: list[Listed], size: int, position: int, minutes: int
 ) -> None:
-    """However many jobs appear or vanish meanwhile, a page that joins leaves none out."""
-    front, rank = Front(BEGINNING), max(0, len(jobs) - size)
-    handed = front.take(page(jobs, rank, size))
-    after = jobs[: len(jobs) + min(0, moved)]
-    after = after + [job(1000 + number, 30) for number in range(moved)]
-    following = page(after, max(0, min(rank + 2, len(after)) - size), size)
-    if front.joins(following, is_long=False):
-        reached = following.youngest
-        handed += front.take(following)
-        assert {job.row.id for job in after if job.age < reached} <= {row.id for row in handed}
+    """A page that begins before a time knows how many jobs of the whole list are older."""
+    page = cut(jobs, min(position, len(jobs) - 1), size)
+    moment = time_of(minutes)
+    if page.begins_before(moment) and (page.is_newest or page.youngest >= moment):
+        assert page.count_before(moment) == sum(job.created_at < moment for job in jobs)
 
 
-def test_a_page_of_a_list_that_changed_its_length_only_joins_by_an_older_job() -> None:
-    """In a list that moves, a job of the same age where pages overlap is not enough."""
-    jobs = [job(number, number) for number in range(10)]
-    front = Front(BEGINNING)
-    front.take(page(jobs, 6, 4))
-    assert front.joins(page(jobs, 3, 4), is_long=True)
-    assert not front.joins(page(jobs, 3, 4), is_long=False)
-    assert not front.joins(page(jobs, 3, 4, total=11), is_long=True)
-    assert not front.joins(page(jobs, 2, 4), is_long=True)
-    assert front.joins(page(jobs, 4, 4, total=11), is_long=False)
+@given(jobs=LISTS, size=st.integers(3, 9), position=st.integers(0, 39), minutes=st.integers(0, 20))
+def test_a_page_that_overlaps_leaves_no_job_out(
+    jobs: list[Listed], size: int, position: int, minutes: int
+) -> None:
+    """A page with a job older than the watermark has every job from there to its youngest."""
+    page = cut(jobs, min(position, len(jobs) - 1), size)
+    watermark = time_of(minutes)
+    if page.overlaps(watermark):
+        due = {job.key for job in jobs if watermark <= job.created_at < page.youngest}
+        assert due <= {job.key for job in page.jobs}
+        assert page.is_newest or page.youngest > watermark
 
 
-def test_a_gap_is_no_join() -> None:
-    """Where one age fills pages, a page that leaves places out between does not join."""
-    twins = [job(number, 0) for number in range(9)]
-    front = Front(DEMO_START)
-    front.take(page(twins, 6, 3))
-    assert front.joins(page(twins, 4, 3), is_long=False)
-    assert not front.joins(page(twins, 2, 3), is_long=False)
+@given(
+    times=st.lists(st.integers(0, 12), max_size=40).map(sorted),
+    size=st.integers(3, 9),
+    since=st.integers(0, 12),
+    is_oldest_first=st.booleans(),
+)
+def test_a_read_at_rest_yields_each_job_once_in_order(
+    times: list[int], size: int, since: int, *, is_oldest_first: bool
+) -> None:
+    """At rest, every job from a time on comes once, oldest first, in either order of the list."""
+    account = DemoAccount(0)
+    for before, after in zip([0, *times], times, strict=False):
+        account.create(timedelta(minutes=after - before))
+    order = oldest_first if is_oldest_first else newest_first
+    found = listing(DemoAPI(account, order=order), size)
+    page = found.search(time_of(since))
+    read = [job for jobs in found.read(time_of(since), END, page) for job in jobs]
+    expected = [job["id"] for job in account.jobs if ListedJob.parse(job).created_at]
+    expected = expected[sum(minutes < since for minutes in times) :]
+    assert sorted(job.key for job in read) == sorted(expected)
+    assert [job.created_at for job in read] == sorted(job.created_at for job in read)
+    assert found.watermark == END
 
 
-def test_a_count_of_jobs_that_change_places_is_repeated() -> None:
-    """Jobs of one age that change places are complete when two counts have met the same."""
-    twins = [job(number, 0) for number in range(5)]
-    moved = [twins[0], twins[2], twins[1], twins[3], twins[4]]
-    front = Front(DEMO_START)
-    for is_complete in (False, True):
-        front.look_again()
-        front.take(page(twins, 2, 3))
-        assert front.joins(page(moved, 0, 4), is_long=False)
-        front.take(page(moved, 0, 4))
-        assert front.is_short is not is_complete
-    assert front.count == 5
+@pytest.mark.parametrize("order", [newest_first, oldest_first])
+def test_any_time_is_found_in_few_requests(order: Any) -> None:
+    """A search of 10,000 jobs takes twice the logarithm of its pages, wherever the time is."""
+    api = DemoAPI(DemoAccount(10_000, every=timedelta(minutes=1)), order=order)
+    found = listing(api)
+    for number in (0, 1, 99, 100, 5000, 9899, 9999):
+        api.requests.clear()
+        created_at = ListedJob.parse(api.account.jobs[number]).created_at or BEGINNING
+        page = found.search(created_at)
+        assert page.count_before(created_at) == number
+        assert len(api.requests) <= 15
 
 
-def test_the_pages_that_follow_end_with_the_newest(serve: Serve) -> None:
-    """From the oldest page on, those that follow overlap, and end with the newest jobs."""
-    api = serve(DemoAccount(95))
-    pages = Pages(JobsClient(DEMO_KEY, api.url), page_size=20, max_connections=3)
-    ranks = [page.rank for page in pages.after(pages.at(75))]
-    assert ranks == [57, 39, 21, 3, 0]
+# Groups.
+
+
+def group_of(*keys: str) -> list[Listed]:
+    """Make jobs of one time."""
+    return [job(0, 5)._replace(key=key) for key in keys]
+
+
+def page_of(jobs: list[Listed], position: int, *, is_newest: bool = True) -> Page:
+    """Make a page of them, after an older job."""
+    return Page([job(99, 1), *jobs], position - 1, is_oldest=False, is_newest=is_newest)
+
+
+def test_a_group_at_rest_is_complete_when_all_were_seen() -> None:
+    """As many jobs as positions are all of them, if nothing moves."""
+    group = Group(time_of(5), set())
+    group.begin(10, 100)
+    assert len(group.take(page_of(group_of("a", "b"), 10, is_newest=False))) == 2
+    last = Page(group_of("c"), 12, is_oldest=False, is_newest=True)
+    assert [job.key for job in group.take(last)] == ["c"]
+    assert group.is_complete(last, 100, lambda: True)
+
+
+def test_a_group_that_moves_is_complete_when_seen_again() -> None:
+    """While the list moves, jobs that were seen may have vanished: all must be seen once more."""
+    group, page = Group(time_of(5), set()), page_of(group_of("a", "b", "c"), 10)
+    for total, is_complete in ((100, False), (101, True)):
+        group.begin(10, total)
+        group.take(page)
+        assert group.is_complete(page, total, lambda: False) is is_complete
+
+
+def test_a_job_that_vanished_does_not_stand_in_for_another() -> None:
+    """A job that was seen and has gone does not make up for one that was not seen."""
+    group = Group(time_of(5), set())
+    seen, there = page_of(group_of("a", "b", "gone"), 10), page_of(group_of("a", "b", "c"), 10)
+    for page, is_complete in ((seen, False), (there, False), (there, True)):
+        group.begin(10, 100)
+        group.take(page)
+        assert group.is_complete(page, 100, lambda: False) is is_complete
+
+
+def test_a_group_is_counted_anew_when_older_jobs_go() -> None:
+    """Positions that shift while they are counted say nothing."""
+    group, page = Group(time_of(5), set()), page_of(group_of("a", "b"), 9)
+    group.begin(10, 100)
+    group.take(page)
+    assert not group.is_complete(page, 100, lambda: True)
+    group.begin(9, 99)
+    group.take(page)
+    assert group.is_complete(page, 99, lambda: True)
+
+
+def test_more_jobs_than_positions_are_not_a_group() -> None:
+    """When more were seen than there are positions, some have vanished."""
+    group, page = Group(time_of(5), set()), page_of(group_of("a", "b"), 10)
+    group.begin(10, 100)
+    group.take(page_of(group_of("a", "b", "gone"), 10))
+    assert not group.is_complete(page, 100, lambda: True)
+    group.begin(10, 100)
+    group.take(page)
+    assert group.is_complete(page, 100, lambda: True)
+
+
+def test_a_group_does_not_end_in_a_gap() -> None:
+    """A page that has no job of the group, nor an older one, does not end it."""
+    group = Group(time_of(5), set())
+    group.begin(10, 100)
+    group.take(page_of(group_of("a"), 10, is_newest=False))
+    younger = Page([job(50, 7)], 11, is_oldest=False, is_newest=False)
+    assert not group.is_complete(younger, 100, lambda: True)
+
+
+@pytest.mark.parametrize("order", [newest_first, oldest_first, restless])
+def test_an_account_of_one_time_is_read(order: Any) -> None:
+    """An account whose jobs were all created at one moment is read."""
+    shelf, api = Shelf(), DemoAPI(DemoAccount(130, every=timedelta(0)), order=order)
+    shelf.run(api, page_size=20)
+    assert set(shelf.jobs) == {job["id"] for job in api.account.jobs}
+
+
+@pytest.mark.parametrize("order", [newest_first, oldest_first, restless])
+def test_250_jobs_of_one_time_among_others_are_read(order: Any) -> None:
+    """Jobs of one time that fill pages are all read, once."""
+    account = DemoAccount(120)
+    for gap in [0] * 250 + [1] * 120:
+        account.create(timedelta(minutes=gap))
+    shelf, api = Shelf(), DemoAPI(account, order=order)
+    shelf.run(api)
+    assert set(shelf.jobs) == {job["id"] for job in account.jobs}
+
+
+def test_one_time_in_an_order_of_the_request_is_read() -> None:
+    """Jobs of one time, in an order that follows from offset and limit, are all read."""
+    shelf, api = Shelf(), Planned(DemoAccount(250, every=timedelta(0)))
+    shelf.run(api)
+    assert set(shelf.jobs) == {job["id"] for job in api.account.jobs}
+
+
+# Failures.
 
 
 @pytest.mark.parametrize("status", [None, "pending"])
-def test_the_same_page_for_ever_is_given_up(
-    warehouse: Warehouse, serve: Serve, status: str | None
-) -> None:
+def test_the_same_page_for_ever_is_given_up(status: str | None) -> None:
     """A list that is said to be endless, of which one page comes again and again, has an end."""
-    api = serve(DemoAccount(300))
+    api, shelf = DemoAPI(DemoAccount(300)), Shelf()
     if status:
-        warehouse.load(api)
-        api.requests.clear()
+        shelf.run(api)
+    page, pages = api.page, []
 
-    def endless(query: dict[str, str]) -> Reply | None:
-        if query.get("status") != status:
-            return None
-        body = api.page(100, 0, status)
-        body["pagination"] |= {"offset": int(query["offset"]), "total": 10**15}
-        return Reply(200, body)
+    asked = status
 
-    api.fault = endless
+    def endless(limit: int, offset: int, status: str | None) -> dict[str, Any]:
+        if status != asked:
+            return page(limit, offset, status)
+        pages.append(offset)
+        body = page(100, 0, status)
+        body["pagination"] |= {"offset": offset, "total": 10**15}
+        return body
+
+    api.page = endless  # type: ignore[method-assign]
     if status:
-        warehouse.load(api)
+        shelf.run(api)
     else:
-        with pytest.raises(PipelineStepFailed, match="says 1000000000000000 jobs, but only"):
-            warehouse.load(api)
-    assert len(api.requests) < 150
+        with pytest.raises(ResponseError, match="says 1000000000000000 jobs, but its pages"):
+            shelf.run(api)
+    assert len(pages) < 150
 
 
-def test_an_end_that_runs_away_is_given_up(warehouse: Warehouse, serve: Serve) -> None:
-    """A list that grows by pages between two requests is an error, after a bounded number."""
-    api = serve(DemoAccount(50))
+def test_a_list_that_outruns_its_reader_is_unavailable() -> None:
+    """A list that grows by pages between two requests is an error that passes."""
+    api, shelf = DemoAPI(DemoAccount(50)), Shelf()
 
     def grow(account: DemoAccount) -> None:
         for _ in range(20):
             account.create()
 
     api.before_answer = grow
-    with pytest.raises(PipelineStepFailed, match="different ones could be read"):
-        warehouse.load(api, page_size=10)
-    assert len(api.requests) < 40
-
-
-# Failures that the model of the account found.
-
-
-def test_a_job_that_vanished_does_not_stand_in_for_another() -> None:
-    """What was met before the list changed its length does not count after it, if as long again."""
-    front = Front(DEMO_START)
-    twins = [job(number, 0) for number in range(4)]
-    front.take(page(twins[:3], 0, 2, total=3))
-    replaced = [twins[1], twins[2], twins[3]]
-    front.take(page(twins[:3], 1, 2, total=4))
-    front.take(page(replaced, 1, 2))
-    front.take(page([*replaced[:2], twins[2]], 0, 2))
-    assert front.is_short
-
-
-def test_a_page_joins_by_a_job_without_an_age() -> None:
-    """Where pages overlap in a job of an unknown age, it is known by itself."""
-    jobs = [job(number, number) for number in range(5)]
-    front = Front(BEGINNING)
-    front.take(page([*jobs[:2], jobs[2]._replace(age=jobs[1].age), *jobs[3:]], 2, 3))
-    ageless = jobs[2]._replace(age=BEGINNING)
-    assert front.joins(page([*jobs[:2], ageless, *jobs[3:]], 0, 3), is_long=True)
-    other = ageless._replace(key="9")
-    assert not front.joins(page([*jobs[:2], other, *jobs[3:]], 0, 3), is_long=True)
-
-
-def test_jobs_of_an_unknown_age_may_change_places(warehouse: Warehouse, serve: Serve) -> None:
-    """Jobs of an unknown age that fill pages and change places are all recorded."""
-    account = DemoAccount(20)
-    for number in range(12):
-        account.create(error_message=str(number))["created_at"] = "yesterday"
-    warehouse.load(serve(DemoAPI(account, order=restless)), page_size=6)
-    assert len(warehouse.rows("rejected_jobs", "fingerprint")) == 12
-    assert len(warehouse.rows("jobs", "id")) == 20
-
-
-def test_jobs_without_an_id_are_told_apart(warehouse: Warehouse, serve: Serve) -> None:
-    """Jobs of one age without an id, in a restless order that fills pages, are all recorded."""
-    account = DemoAccount(5)
-    for number in range(12):
-        job = account.create(timedelta(0), error_message=str(number))
-        job["id"] = None if number % 3 == 0 else job["id"]
-    warehouse.load(serve(DemoAPI(account, order=restless)), page_size=6)
-    assert len(warehouse.rows("rejected_jobs", "fingerprint")) == 4
-    assert len(warehouse.rows("jobs", "id")) == 13
-
-
-def test_an_order_that_the_first_page_refutes_is_not_believed(
-    warehouse: Warehouse, serve: Serve
-) -> None:
-    """A first page without order counts even if its ends look sorted and other pages are."""
-
-    def few_swapped(jobs: list[Any]) -> list[Any]:
-        ordered = sorted(jobs, key=lambda job: job["created_at"])
-        return [ordered[1], ordered[-1], ordered[2], *ordered[3:-1], ordered[0]]
-
-    account = DemoAccount(40)
-    warehouse.load(serve(DemoAPI(account, order=few_swapped)), page_size=8)
-    assert len(warehouse.rows("jobs", "id")) == 40
-
-
-def test_ages_out_of_order_between_pages_are_noticed() -> None:
-    """When pages that follow have an older job in a new place twice, the list is not sorted."""
-    front = Front(BEGINNING)
-    front.take(page([job(0, 5), job(1, 6), job(2, 7)], 1, 2))
-    following = page([job(1, 1)], 0, 1, total=3)
-    assert not front.joins(following, is_long=True)
-    with pytest.raises(DisorderError):
-        front.joins(following, is_long=True)
+    with pytest.raises(UnavailableError, match="moves faster than it can be read"):
+        shelf.run(api, page_size=10)
+    assert len(api.requests) < 200
 
 
 def test_a_page_that_was_fetched_earlier_is_no_disorder(warehouse: Warehouse, serve: Serve) -> None:
-    """When a page is answered late, after the pages ahead of it, the list may have moved on.
-
-    The soak test found this: the account was taken for one without order.
-    """
+    """When a page is answered late, after the pages ahead of it, the list may have moved on."""
     api = serve(DemoAccount(1000))
     for job in api.account.jobs[:5]:
         job.update(status="pending", results=None)
     there = {job["id"] for job in api.account.jobs}
-
-    def move_once(account: DemoAccount) -> None:  # so that pages overlap by more
-        if len(api.requests) == 2:
-            account.create()
 
     def retry_one_late(query: dict[str, str]) -> Reply | None:
         if len(api.requests) != 4:
@@ -260,20 +273,182 @@ def test_a_page_that_was_fetched_earlier_is_no_disorder(warehouse: Warehouse, se
             api.account.cancel(job)
         return Reply(503, query)
 
-    api.before_answer = move_once
     api.fault = retry_one_late
     warehouse.load(api)
     stayed = there & {job["id"] for job in api.account.jobs}
     assert {(key,) for key in stayed} <= set(warehouse.rows("jobs", "id"))
     state = warehouse.pipeline.state["sources"]["convertly"]["resources"]["jobs"]["all"]
-    assert not state["is_unordered"]
+    assert state["cursor"]
 
 
-def test_a_window_of_a_list_without_order_is_complete(warehouse: Warehouse, serve: Serve) -> None:
+# Ids, times and orders that are odd.
+
+
+@pytest.mark.parametrize("raw", [None, 5, "text", [], [{"id": "a"}], True])
+def test_an_entry_that_is_no_object_is_not_usable(raw: Any) -> None:
+    """What the list may hold beside objects has no id, no time and no status."""
+    parsed = ListedJob.parse(raw)
+    assert (parsed.raw, parsed.id, parsed.created_at) == (raw, None, None)
+    assert (parsed.is_usable, parsed.status, parsed.is_final) == (False, "", False)
+    assert parsed.content_hash == ListedJob.parse(raw).content_hash
+
+
+@pytest.mark.parametrize(
+    ("identity", "key"),
+    [
+        ("a\0b", "a\ufffdb"),
+        ("\ud83d", "\ufffd"),
+        (" Ab ", " Ab "),
+        ("é\0", "é\ufffd"),
+        (" \t", None),
+        ("", None),
+        (7, "7"),
+        (True, None),
+    ],
+)
+def test_an_id_is_taken_as_it_is_but_can_be_stored(identity: Any, key: str | None) -> None:
+    """An id is not stripped or folded; NUL and lone surrogates are replaced."""
+    assert ListedJob.parse({"id": identity}).id == key
+    assert ListedJob.parse({"id": "1", "status": identity}).status == (
+        "True" if identity is True else (key or identity)
+    )
+
+
+def test_entries_that_are_no_objects_are_rejected() -> None:
+    """Nulls, numbers and lists among the jobs are handed over as rejected, with the rest."""
+    entries: list[Any] = list(DemoAccount(250, every=timedelta(minutes=1)).jobs)
+    for position, odd in ((50, None), (110, 5), (170, ["list"])):
+        entries.insert(position, odd)
+
+    class Fixed:
+        def page(self, offset: int, limit: int, _: str | None = None) -> Answer:
+            return Answer(entries[::-1][offset : offset + limit], offset, len(entries))
+
+    run = IncrementalRun(
+        Listing(cast("JobsClient", Fixed()), 100, 4), None, new_state(), (BEGINNING, END)
+    )
+    changes = list(run.changes)
+    assert [job.raw for found in changes for job in found.rejected] == [None, 5, ["list"]]
+    assert sum(len(found.jobs) for found in changes) == 250
+    assert run.held == run.listed == 253
+
+
+def test_the_younger_of_two_entries_with_one_id_wins(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """When a job is listed twice, the younger entry is loaded, a warning names it, all is read."""
+    account = DemoAccount(250, every=timedelta(minutes=1))
+    older, younger = account.jobs[40], account.jobs[41]
+    older.update(id=younger["id"], status="failed")
+    younger.update(status="completed")
+    shelf, api = Shelf(), DemoAPI(account)
+    shelf.run(api)
+    assert shelf.jobs[younger["id"]]["created_at"] == ListedJob.parse(younger).created_at
+    assert len(shelf.jobs) == 249
+    assert shelf.last_run.held == shelf.last_run.listed == 250
+    warnings = [record.message for record in caplog.records if "twice" in record.message]
+    assert len(warnings) == 1
+    assert younger["id"] in warnings[0]
+
+
+def test_a_group_with_one_id_twice_is_read(caplog: pytest.LogCaptureFixture) -> None:
+    """Two entries with one id are two positions, also where one time fills pages."""
+    account = DemoAccount(130, every=timedelta(0))
+    account.jobs[60]["id"] = account.jobs[61]["id"]
+    shelf, api = Shelf(), DemoAPI(account)
+    shelf.run(api, page_size=20)
+    assert len(shelf.jobs) == 129
+    assert "twice" in caplog.text
+
+
+def test_times_at_the_ends_of_the_calendar_are_read() -> None:
+    """Jobs that are said to be of the year 1 or 9999 are found and handed over."""
+    account = DemoAccount(250, every=timedelta(minutes=1))
+    account.jobs[0]["created_at"] = "0001-01-01T00:00:00Z"
+    account.jobs[-1]["created_at"] = "9999-12-31T23:59:59.999999Z"
+    shelf, api = Shelf(), DemoAPI(account)
+    for _ in range(2):
+        shelf.run(api)
+        assert len(shelf.jobs) == 250
+    assert shelf.state["cursor"] == ListedJob.parse(account.jobs[-2]).created_at
+
+
+def test_jobs_without_a_time_may_change_places() -> None:
+    """Jobs of an unknown time that fill pages and change places are all recorded."""
+    account = DemoAccount(20)
+    for number in range(12):
+        account.create(error_message=str(number))["created_at"] = "yesterday"
+    shelf = Shelf()
+    shelf.run(DemoAPI(account, order=restless), page_size=6)
+    assert (len(shelf.rejected), len(shelf.jobs)) == (12, 20)
+
+
+def test_jobs_without_an_id_are_told_apart() -> None:
+    """Jobs of one time without an id, in a restless order that fills pages, are all recorded."""
+    account = DemoAccount(5)
+    for number in range(12):
+        job = account.create(timedelta(0), error_message=str(number))
+        job["id"] = None if number % 3 == 0 else job["id"]
+    shelf = Shelf()
+    shelf.run(DemoAPI(account, order=restless), page_size=6)
+    assert (len(shelf.rejected), len(shelf.jobs)) == (4, 13)
+
+
+def test_an_order_that_the_first_page_refutes_is_not_believed() -> None:
+    """A first page without order counts even if its ends look sorted and other pages are."""
+
+    def few_swapped(jobs: list[Any]) -> list[Any]:
+        ordered = sorted(jobs, key=lambda job: job["created_at"])
+        return [ordered[1], ordered[-1], ordered[2], *ordered[3:-1], ordered[0]]
+
+    account, shelf = DemoAccount(40), Shelf()
+    shelf.run(DemoAPI(account, order=few_swapped), page_size=8)
+    assert len(shelf.jobs) == 40
+
+
+def test_a_list_of_one_time_that_gets_others_is_unavailable() -> None:
+    """When the order of the list can't be known, the run says so instead of guessing."""
+    api, shelf = DemoAPI(DemoAccount(130, every=timedelta(0)), order=oldest_first), Shelf()
+
+    def create(account: DemoAccount) -> None:
+        if len(api.requests) == 4:
+            for _ in range(30):
+                account.create()
+
+    api.before_answer = create
+    with pytest.raises(UnavailableError):
+        shelf.run(api, page_size=20)
+    shelf.run(api, page_size=20)
+    assert len(shelf.jobs) == 160
+
+
+def test_a_window_of_a_list_without_order_is_complete() -> None:
     """Without an order, a window still gets each of its jobs, and none else."""
-    account = DemoAccount(60)
-    start, end = account.jobs[10]["created_at"], account.jobs[30]["created_at"]
-    api = serve(DemoAPI(account, order=in_no_order))
-    warehouse.load(api, page_size=8, start_date=start, end_date=end)
-    expected = sorted((job["id"],) for job in account.jobs[10:30])
-    assert warehouse.rows("jobs", "id") == expected
+    account, shelf = DemoAccount(60), Shelf()
+    start, end = (ListedJob.parse(account.jobs[number]).created_at for number in (10, 30))
+    assert start
+    assert end
+    shelf.run(DemoAPI(account, order=in_no_order), page_size=8, window=(start, end))
+    assert set(shelf.jobs) == {job["id"] for job in account.jobs[10:30]}
+
+
+def test_a_clamped_page_is_not_the_end() -> None:
+    """A server that gives 37 jobs for 100 is asked for 37 from then on."""
+    found = listing(Clamping(DemoAccount(500)))
+    assert found.size == 37
+    assert not found.newest_page.is_oldest
+    assert found.search(BEGINNING + TICK).is_oldest
+
+
+def test_the_server_clock_is_that_of_its_answer(serve: Serve) -> None:
+    """The answer's `Date` is the time of the run, else this machine's clock is."""
+    client = JobsClient("cvly_demo", serve(DemoAccount(3)).url)
+    assert abs(Pages(client, 100, 1).now - datetime.now(UTC)) < timedelta(minutes=1)
+    assert abs(listing(DemoAPI(DemoAccount(3))).now - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_shuffled_jobs_are_all_read() -> None:
+    """A list in another order with each request, without any order, is read all the same."""
+    shelf, api = Shelf(), DemoAPI(DemoAccount(150), order=shuffled)
+    shelf.run(api, page_size=50)
+    assert set(shelf.jobs) == {job["id"] for job in api.account.jobs}

@@ -1,7 +1,7 @@
 """An account lives, is loaded and fails; after each run the warehouse must equal the account.
 
-One machine, two warehouses: a dictionary, for many examples, and DuckDB through dlt. Both read
-over HTTP. MODEL_EXAMPLES and WAREHOUSE_EXAMPLES set how many lives are tried.
+One machine, two warehouses: a dictionary, for many examples, and DuckDB through dlt, over HTTP.
+MODEL_EXAMPLES and WAREHOUSE_EXAMPLES set how many lives are tried.
 """
 
 import os
@@ -37,10 +37,10 @@ class Life(RuleBasedStateMachine):
     """Random lives of an account, and runs of all kinds."""
 
     @initialize(
-        page_size=st.integers(3, 9),
+        page_size=st.integers(3, 9) | st.just(100),
         max_connections=st.integers(1, 3),
         order=st.sampled_from([newest_first, oldest_first, restless, in_no_order]),
-        size=st.integers(0, 30),
+        size=st.integers(0, 30) | st.just(250),
         seed=st.integers(0, 9),
     )
     def begin(self, page_size: int, max_connections: int, order: Any, size: int, seed: int) -> None:
@@ -48,7 +48,7 @@ class Life(RuleBasedStateMachine):
         self.stack = ExitStack()
         if order is in_no_order:  # with few ages it may look sorted, and is then read as if it were
             size += 12
-        self.account = DemoAccount(size, seed)
+        self.account = DemoAccount(size, seed, every=timedelta(minutes=10))
         self.api = self.stack.enter_context(DemoAPI(self.account, order=order).serve())
         self.options = {"page_size": page_size, "max_connections": max_connections}
         self.gone: set[str] = set()
@@ -68,12 +68,37 @@ class Life(RuleBasedStateMachine):
         for _ in range(count):
             self.account.create(gap)
 
-    @rule(age=st.integers(0, 290), is_final=st.booleans())
-    def become_visible_late(self, *, age: int, is_final: bool) -> None:
-        late = self.account.create(timedelta(seconds=-age))
-        self.account.create(timedelta(seconds=age))
+    @rule(count=st.integers(100, 300))
+    def create_a_burst(self, count: int) -> None:
+        for _ in range(count):
+            self.account.finish(self.account.create(timedelta(milliseconds=20)))
+
+    @rule(count=st.integers(2, 150))
+    def import_many_at_once(self, count: int) -> None:
+        self.account.create()
+        for _ in range(count):
+            self.account.finish(self.account.create(timedelta(0)))
+
+    @rule(seconds=st.integers(0, 290), is_final=st.booleans())
+    def become_visible_late(self, *, seconds: int, is_final: bool) -> None:
+        late = self.account.create(timedelta(seconds=-seconds))
+        self.account.create(timedelta(seconds=seconds))
         if is_final:
             self.account.finish(late)
+
+    @rule(share=st.floats(0, 0.7))
+    def purge(self, share: float) -> None:
+        self.remove(self.account.jobs[: int(len(self.account.jobs) * share)])
+
+    @rule(number=st.integers(0), count=st.integers(1, 3))
+    def delete_ended(self, number: int, count: int) -> None:
+        ended = [job for job in self.account.jobs if parse(job).is_final]
+        self.remove(ended[number % (len(ended) or 1) :][:count])
+
+    def remove(self, jobs: list[Job]) -> None:
+        self.gone |= {job["id"] for job in jobs}
+        gone = {id(job) for job in jobs}
+        self.account.jobs = [job for job in self.account.jobs if id(job) not in gone]
 
     @rule(number=st.integers(0), what=st.sampled_from(["progress", "finish", "fail", "queue"]))
     def change(self, number: int, what: str) -> None:
@@ -112,7 +137,10 @@ class Life(RuleBasedStateMachine):
 
     @rule(
         events=st.lists(
-            st.tuples(st.sampled_from(["create", "change", "cancel"]), st.integers(0, 99)),
+            st.tuples(
+                st.sampled_from(["create", "change", "cancel", "purge", "delete", "burst"]),
+                st.integers(0, 99),
+            ),
             max_size=9,
         ),
         pause=st.integers(0, 3),
@@ -133,6 +161,12 @@ class Life(RuleBasedStateMachine):
                     self.change(number, ["progress", "finish", "fail"][number % 3])
                 elif what == "cancel":
                     self.cancel(number)
+                elif what == "purge":
+                    self.remove(self.account.jobs[: number % 20])
+                elif what == "delete":
+                    self.delete_ended(number, 1)
+                elif what == "burst":
+                    self.create_a_burst(number)
 
         self.api.before_answer = move
         self.shelf.run(self.api, kill_after, **self.options)
@@ -164,6 +198,7 @@ class Life(RuleBasedStateMachine):
 
     def check(self) -> None:
         usable = {job["id"]: job for job in self.account.jobs if parse(job).is_usable}
+        self.check_counts()
         content = self.shelf.content()
         assert {key: content.get(key) for key in usable} == self.expected(usable)
         assert set(content) - set(usable) <= self.gone
@@ -171,6 +206,10 @@ class Life(RuleBasedStateMachine):
         assert set(self.shelf.removed) <= self.gone
         unusable = {fingerprint(job) for job in self.account.jobs if not parse(job).is_usable}
         assert unusable <= set(self.shelf.rejected)
+
+    def check_counts(self) -> None:
+        run = self.shelf.last_run
+        assert run.held == run.listed == len(self.account.jobs)
 
     def expected(self, jobs: dict[str, Job]) -> dict[str, Any]:
         return {key: RecordMapper(str).job_record(parse(job)) for key, job in jobs.items()}
@@ -181,6 +220,9 @@ class DuckDBLife(Life):
 
     def make_shelf(self) -> Any:
         return DuckDB(self.stack.enter_context(TemporaryDirectory()))
+
+    def check_counts(self) -> None:
+        """Check nothing: what the run counted is not in the tables."""
 
     def expected(self, jobs: dict[str, Job]) -> dict[str, Any]:
         return {key: summary(job) for key, job in jobs.items()}
