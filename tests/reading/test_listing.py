@@ -12,7 +12,7 @@ from helpers.warehouse import Warehouse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convertly_source.api.client import Answer, JobsClient
+from convertly_source.api.client import JobsClient, JobsPage
 from convertly_source.demo import DEMO_START, DemoAccount, DemoAPI, Reply, newest_first
 from convertly_source.errors import ResponseError, UnavailableError
 from convertly_source.reading.job import ListedJob
@@ -321,8 +321,8 @@ def test_entries_that_are_no_objects_are_rejected() -> None:
         entries.insert(position, odd)
 
     class Fixed:
-        def page(self, offset: int, limit: int, _: str | None = None) -> Answer:
-            return Answer(entries[::-1][offset : offset + limit], offset, len(entries))
+        def page(self, offset: int, limit: int, _: str | None = None) -> JobsPage:
+            return JobsPage(entries[::-1][offset : offset + limit], offset, len(entries))
 
     run = IncrementalRun(
         Listing(cast("JobsClient", Fixed()), 100, 4), None, new_state(), (BEGINNING, END)
