@@ -46,7 +46,8 @@ from convertly_source.tables.schema import TABLES
 
 EXAMPLE = "SELECT job_type, status, count(*) AS jobs FROM {}.jobs GROUP BY 1, 2 ORDER BY 3 DESC"
 EXPLORE_PACKAGES = ("marimo", "altair")
-INSTALL_EXPLORE = f"pip install {'-e .' if IS_CHECKOUT else 'convertly-source'}[explore]"
+PACKAGE = '-e ".[explore]"' if IS_CHECKOUT else '"convertly-source[explore]"'
+INSTALL_EXPLORE = f"pip install {PACKAGE}"
 VENDORS_NAMES = {"api_key": "CONVERTLY_API_KEY", "base_url": "CONVERTLY_BASE_URL"}
 HINTS = {  # what the command line offers for a setting that stands in the way
     "api_key": "Or try the demo account: --demo.",
@@ -280,6 +281,7 @@ def account_settings(*, demo: bool) -> Iterator[dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; what a person can change is told in two lines."""
+    os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")  # before dlt looks there
     rows = Counter[str]()
     _stop_on_ctrl_c(rows)
     try:

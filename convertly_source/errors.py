@@ -1,9 +1,9 @@
-"""What can go wrong, by what to do next. The class says it to programs, `remedy` to people.
+"""What can go wrong, by what to do next: the class for programs, `remedy` for people.
 
 ConvertlyError
 ├── SettingsError      change the settings, then run again           exit code 2
 ├── UnavailableError   wait, then run again: nothing is lost          exit code 3
-├── ResponseError      report it: the API answered something unknown  exit code 4
+├── ResponseError      report it: the API answered something undocumented  exit code 4
 └── LimitError         change the plan, or wait for the next period   exit code 5
 
 `UnavailableError` is one of dlt's transient errors, the others are terminal: dlt's retry helpers
@@ -19,7 +19,7 @@ from dlt.destinations.exceptions import DestinationConnectionError
 
 
 class ConvertlyError(DltException):
-    """A run could not go on. The text says what happened, `remedy` what to do about it."""
+    """A run could not continue. The text tells what happened, `remedy` what to do about it."""
 
     exit_code: ClassVar[int] = 1
 
@@ -36,7 +36,7 @@ class SettingsError(ConvertlyError, TerminalException):
 
 
 class UnavailableError(ConvertlyError, TransientException):
-    """The API could not be reached, or kept failing for more than a minute."""
+    """The API could not be reached, or kept failing: after 7 attempts, or two minutes."""
 
     exit_code = 3
 
@@ -48,13 +48,13 @@ class ResponseError(ConvertlyError, TerminalException):
 
 
 class LimitError(ConvertlyError, TerminalException):
-    """A quota or a plan limit stands in the way (402, 403, or 429 that does not pass)."""
+    """A quota or a plan limit was reached (402, 403, or a 429 that waiting doesn't end)."""
 
     exit_code = 5
 
 
 def explained(error: BaseException) -> ConvertlyError | None:
-    """Find what a person can mend in an error, which dlt may have wrapped; None is for a report."""
+    """Return the error that a person can act on, which dlt may have wrapped, else None."""
     chain = list(causes(error))
     for cause in chain:
         if isinstance(cause, ConvertlyError):
@@ -71,7 +71,7 @@ def explained(error: BaseException) -> ConvertlyError | None:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Walk from an error to what it came from: dlt wraps what a source raises."""
+    """Yield an error and what it came from: dlt wraps what a source raises."""
     while error:
         yield error
         error = error.__cause__ or error.__context__

@@ -58,28 +58,32 @@ def convertly_source(
 
     The tables are `jobs`, its child `jobs__results`, `rejected_jobs` (jobs that can't be stored)
     and `removed_jobs` (unfinished jobs that are no longer listed). Each setting may also come
-    from dlt's configuration, `[sources.convertly]`.
+    from dlt's configuration, section `[sources.convertly]`.
 
     Args:
-        api_key: A key of the workspace. Without one, `CONVERTLY_API_KEY` is taken.
-        base_url: Where the API is. When it is the default, `CONVERTLY_BASE_URL` goes before it.
+        api_key: A key of the workspace. Without one, `CONVERTLY_API_KEY` is used.
+        base_url: Where the API is. `CONVERTLY_BASE_URL` takes the place of the default.
         auth_method: How the key is sent: `Authorization: Bearer`, or the header `x-api-key`.
         status: Load only jobs in this status: `pending`, `processing`, `completed`, `failed`.
-            One that enters it later is loaded then; one that leaves it is updated a last time.
+            A job that enters it later is loaded then; one that leaves it is updated a last time.
         start_date: The oldest `created_at` to load, included. Without a time zone it is UTC.
         end_date: The `created_at` to load up to, not included. It makes the run a window: read
-            again each time, apart from the cursor and the followed jobs of the other runs.
-        page_size: Jobs to ask for in a request, 1 to 100 (2 at least are: pages overlap).
-        max_connections: Requests that may be under way at the same time.
+            again each time, with a state of its own that is not kept.
+        page_size: Jobs per request, 1 to 100. Pages overlap, so the smallest ones are a little
+            larger.
+        max_connections: Requests that may be in flight at the same time.
         keep_signed_urls: Store links with their query strings, which are credentials.
-        requests_per_minute: Ask no more often than that. By default, as fast as the API answers;
-            where it says that the limit of a minute is reached, the minute is waited for.
-        table_format: `delta` or `iceberg`, for the destination `filesystem`: plain files can't be
-            merged into, so that each run would double its rows.
+        requests_per_minute: A limit to keep. By default requests are as fast as the API answers;
+            when it reports that its own limit is reached, the source waits for the next minute.
+        table_format: `delta` or `iceberg`, for the destination `filesystem`: dlt can't merge into
+            plain files, so each run would duplicate its rows.
+
+    Returns:
+        The source, with the resource `jobs`.
 
     Raises:
-        SettingsError: A setting is missing or wrong. While it is read, the source raises this and
-            the other errors of `convertly_source.errors`.
+        SettingsError: A setting is missing or has a value that is not allowed. While the account
+            is read, the source raises this and the other errors of `convertly_source.errors`.
 
     Source: "List jobs" (`GET /api/jobs`) of the API reference.
     """

@@ -149,6 +149,7 @@ def convertly_backfill() -> None:
 def convertly(params: dict[str, Any]) -> "Iterator[tuple[Target, SourceSettings]]":
     """Yield where to load to, and the source's settings; fail at once if retrying can't help."""
     os.environ.setdefault("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")  # 472 look-ups per task
+    os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")  # before dlt looks there
     from dlt.common.exceptions import TerminalException
 
     from convertly_source.errors import explained
