@@ -3,7 +3,6 @@
 from typing import Any
 
 import dlt
-from dlt.common.runtime.anon_tracker import disable_anon_tracker
 
 DEFAULTS: dict[str, Any] = {
     "runtime.intercept_signals": False,  # dlt would swallow a Ctrl-C that comes while it loads
@@ -26,5 +25,3 @@ def configure(destination: str) -> None:
         broader = name.replace("convertly.", ""), name.replace("sources.convertly.", "")
         if all(dlt.config.get(key) is None for key in (name, *broader)):
             dlt.config[name] = value
-    if not dlt.config.get("runtime.dlthub_telemetry", bool):
-        disable_anon_tracker()  # dlt starts it when its configuration is first read

@@ -51,9 +51,7 @@ def restart_dlt() -> None:
     for handler in log.handlers[:]:
         log.removeHandler(handler)
     Container()[PipelineContext].deactivate()
-    context = Container()[PluggableRunContext]
-    context.reload_providers()
-    context.initialize_runtime()
+    Container()[PluggableRunContext].reload_providers()
 
 
 def load(*arguments: str, **environment: str) -> Done:

@@ -276,7 +276,10 @@ def test_a_lake_counts_no_new_jobs(
 ) -> None:
     """A lake can't be counted by SQL, so the number of new jobs is not known there."""
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", f"file://{tmp_path}/lake")
+    monkeypatch.delenv("LOAD__TRUNCATE_STAGING_DATASET")  # a lake has no staging dataset
     api = serve(DemoAccount(20))
     result = load_into(Target("filesystem"), api, {"table_format": "delta"})
     assert isinstance(result, LoadResult)
     assert (result.rows["jobs"], result.new_jobs) == (20, None)
+    again = load_into(Target("filesystem"), api, {"table_format": "delta"}, full_refresh=True)
+    assert (again.rows["jobs"], again.new_jobs) == (20, None)
