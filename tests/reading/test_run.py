@@ -311,7 +311,7 @@ def test_a_job_of_the_future_does_not_move_the_cursor() -> None:
         assert_equal(shelf, api.account)
 
 
-def test_a_job_without_a_time_is_met_when_the_one_before_vanished() -> None:
+def test_a_job_without_a_time_is_seen_if_its_neighbour_is_gone() -> None:
     """A job without a time that stands beside the first one to read may be of that time."""
     api, shelf = DemoAPI(settled(150)), Shelf()
     newest = api.account.create(timedelta(hours=1))
