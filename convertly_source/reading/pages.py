@@ -59,7 +59,7 @@ class Page(NamedTuple):
 
     @property
     def youngest(self) -> datetime:
-        """The `created_at` of the last job, BEGINNING without any."""
+        """The last `created_at`, BEGINNING without any."""
         return self.jobs[-1].created_at if self.jobs else BEGINNING
 
     def begins_before(self, created_at: datetime) -> bool:
@@ -73,15 +73,6 @@ class Page(NamedTuple):
     def count_before(self, created_at: datetime) -> int:
         """Count the older jobs in the whole list; the page must begin before that time."""
         return self.position + sum(job.created_at < created_at for job in self.jobs)
-
-    def dated_from(self, since: datetime) -> "Page":
-        """Count jobs without a time as created at `since` where the next job may be."""
-        jobs = list(self.jobs)
-        index = sum(job.created_at < since for job in jobs)
-        while index and not jobs[index - 1].job.created_at:
-            index -= 1
-            jobs[index] = jobs[index]._replace(created_at=since)
-        return self._replace(jobs=jobs)
 
 
 class Pages:
@@ -114,6 +105,37 @@ class Pages:
             if page.jobs or not self.total:
                 return page
         raise self.failure()
+
+    def search(self, created_at: datetime, position: int | None = None) -> Page:
+        """Return a page on which the jobs of that time begin; `position` is where to look first.
+
+        It bisects between two ends that each answer moves; from `position` on it gallops.
+        """
+        low, high, step = 0, self.total, self.size  # as many jobs are older, at least and at most
+        if position is None:
+            position = (high - self.size) // 2 if created_at > BEGINNING + TICK else -2
+            step = high
+        for _ in range(MAX_ATTEMPTS):
+            page = self.at(max(-2, position))
+            is_before = page.begins_before(created_at)
+            if is_before and (page.is_newest or page.youngest >= created_at):
+                return page
+            if is_before:
+                low, high = page.end, high if high >= page.end else self.total
+            else:
+                low, high = low if low <= page.position else 0, page.position
+            middle = low - 1 if high - low <= self.size - 2 else (low + high - self.size) // 2
+            near = low + step - self.size - 1 if is_before else high - step + 1
+            position = min(middle, near) if is_before else max(middle, near)
+            step *= 2
+        raise self.failure()
+
+    def check(self, count: int) -> None:
+        """Raise `DisorderError` if a full read of so many jobs, at rest, has left some out."""
+        if count < self.total and self.is_at_rest():
+            oldest = self.at(-2)
+            if self.is_at_rest() and count < self.total - oldest.position:
+                raise DisorderError
 
     def after(self, page: Page) -> Generator[Page, None, None]:
         """Fetch the pages that follow, without end: some ahead, but not beyond the newest."""

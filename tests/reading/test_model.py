@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from convertly_source.api.client import Job
+from convertly_source.api.client import FINAL_STATUSES, Job
 from convertly_source.demo import DemoAccount, DemoAPI, newest_first
 from convertly_source.reading.job import ListedJob
 from convertly_source.reading.pages import END
@@ -130,7 +130,8 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def run(self) -> None:
-        followed = set(self.shelf.state["open_jobs"])
+        tracked = self.shelf.state["tracked"].items()
+        followed = {key for key, job in tracked if job[1] not in FINAL_STATUSES}
         self.shelf.run(self.api, **self.options)
         self.check()
         assert followed & self.gone <= set(self.shelf.removed)

@@ -32,7 +32,7 @@ from convertly_source.demo import DEMO_START, DemoAccount, DemoAPI, newest_first
 from convertly_source.errors import ResponseError
 from convertly_source.reading.job import ListedJob
 from convertly_source.reading.pages import BEGINNING, END
-from convertly_source.reading.run import LAG, MAX_RECENT_JOBS
+from convertly_source.reading.run import LAG, MAX_ENDED_JOBS
 
 Serve = Callable[..., DemoAPI]
 Order = Callable[[list[Any]], list[Any]]
@@ -203,10 +203,10 @@ def test_many_jobs_of_the_last_minutes_are_not_loaded_again() -> None:
 def test_what_is_remembered_of_the_last_minutes_is_bounded() -> None:
     """Of more jobs than that, those that were created first are handed over again."""
     api, shelf = DemoAPI(settled(10)), Shelf()
-    for _ in range(MAX_RECENT_JOBS + 300):
+    for _ in range(MAX_ENDED_JOBS + 300):
         api.account.finish(api.account.create(timedelta(milliseconds=1)))
     shelf.run(api)
-    assert len(shelf.state["recent_jobs"]) == MAX_RECENT_JOBS
+    assert len(shelf.state["tracked"]) == MAX_ENDED_JOBS
     shelf.run(api)
     assert 0 < shelf.handed_over <= 310
     assert_equal(shelf, api.account)
@@ -311,13 +311,14 @@ def test_a_job_of_the_future_does_not_move_the_cursor() -> None:
         assert_equal(shelf, api.account)
 
 
-def test_a_job_without_a_time_is_met_when_the_one_before_vanished() -> None:
-    """A job without a time that stands beside the first one to read may be of that time."""
+def test_a_job_without_a_time_that_passes_for_an_older_one_is_met() -> None:
+    """A job without a time counts as old as its older neighbour; if that has gone, it is late."""
     api, shelf = DemoAPI(settled(150)), Shelf()
     newest = api.account.create(timedelta(hours=1))
     shelf.run(api)
     api.account.cancel(newest)
     api.account.create()["created_at"] = "yesterday"
+    shelf.run(api)
     shelf.run(api)
     assert len(shelf.rejected) == 1
     assert not shelf.state["count_has_risen"]
