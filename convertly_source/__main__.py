@@ -10,8 +10,8 @@ from dlt.common.configuration import with_config
 from dlt.common.configuration.utils import get_resolved_traces
 
 from convertly_source.errors import explained
+from convertly_source.reading.job import BEGINNING
 from convertly_source.reading.listing import Listing
-from convertly_source.reading.pages import BEGINNING
 from convertly_source.settings import connect
 from convertly_source.source import convertly_source
 from convertly_source.tables.schema import TABLES

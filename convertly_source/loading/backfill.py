@@ -27,8 +27,8 @@ from convertly_source.loading.loads import (
     refuse_other_account,
     restore_schema,
 )
+from convertly_source.reading.job import BEGINNING
 from convertly_source.reading.listing import Listing
-from convertly_source.reading.pages import BEGINNING
 from convertly_source.reading.run import LAG
 from convertly_source.settings import LARGEST_PAGE, connect, parse_timestamp
 from convertly_source.source import convertly_source

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
 
-from convertly_source.reading.pages import BEGINNING, END, TICK, Listed, Page, Pages
+from convertly_source.reading.job import BEGINNING, END, TICK, Listed
+from convertly_source.reading.pages import Page, Pages
 
 REST = 32  # pages without a gap, until one more is fetched ahead
 MAX_ROUNDS = 20  # through the jobs of one `created_at`

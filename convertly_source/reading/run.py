@@ -6,14 +6,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from datetime import datetime, timedelta
+from itertools import compress
 from typing import NamedTuple, TypedDict
 
 from dlt.common import logger
 
 from convertly_source.api.client import FINAL_STATUSES, OPEN_STATUSES
-from convertly_source.reading.job import ListedJob, RemovedJob
+from convertly_source.reading.job import (
+    BEGINNING,
+    END,
+    TICK,
+    UNKNOWN,
+    Listed,
+    ListedJob,
+    RemovedJob,
+)
 from convertly_source.reading.listing import Listing
-from convertly_source.reading.pages import BEGINNING, END, TICK, UNKNOWN, DisorderError, Listed
+from convertly_source.reading.pages import DisorderError
 
 LAG = timedelta(minutes=5)  # a job may become visible this late
 MAX_ENDED_JOBS = 1000  # that are remembered, as the next run reads them again
@@ -54,14 +63,13 @@ class Changes(NamedTuple):
 class IncrementalRun:
     """One run: the new jobs, then what became of the unfinished ones, then the count.
 
-    Jobs are read oldest first from `cursor - LAG` to the newest job at the start, so whatever was
-    handed over is a complete prefix of history. Unfinished jobs that are older are looked for in
-    the lists of unfinished jobs, then by `created_at`. Where reading began, the list tells how
-    many jobs are older: if more than `held`, some have appeared later than LAG allows for.
+    Jobs are read oldest first, from `cursor - LAG` to the newest one at the start: what was handed
+    over is a complete prefix of history. Older unfinished jobs are looked for in the lists of
+    those, then by time. Where reading began, the list tells how many jobs are older: more than
+    `held` if some have appeared later than LAG allows for.
 
-    Whenever it has yielded changes, `state` says what holds once those are loaded. `listed` is the
-    number of jobs in the list when the run began, `held` how many of them need not be read again:
-    they were handed over, or are older than the window. At rest both are equal.
+    After each of the `changes`, `state` says what holds once those are loaded. Of the `listed`
+    jobs of the list, `held` need not be read again; at rest, that is all of them.
     """
 
     def __init__(
@@ -87,7 +95,7 @@ class IncrementalRun:
 
     @property
     def held(self) -> int:
-        """The number of listed jobs that need not be read again."""
+        """The number of jobs that were handed over, or are older than the window."""
         return self.state["held"] + self._counts.total()
 
     @property
@@ -147,23 +155,16 @@ class IncrementalRun:
                 yield self._gone(BEGINNING, self._listing.watermark)
 
     def _everything(self) -> Iterator[Changes]:
-        """Read the whole list: without an order, no part of it is known to be older.
-
-        The next run looks afresh whether there is an order.
-        """
+        """Read the whole list, which has no order; the next run looks afresh whether it has."""
         logger.warning("The API lists jobs in no order of created_at: this run reads all of them.")
         handed_over = set(self._handed_over)
         self._counts.clear()
         for jobs in self._listing.everything():
             self._counts[BEGINNING] += len(jobs)
-            yield from self._hand_over(
-                [
-                    listed
-                    for listed in jobs
-                    if hash(listed.job.id) not in handed_over
-                    and self._start <= (listed.job.created_at or self._start) <= self._until
-                ]
-            )
+            rest = [job for job in jobs if hash(job.job.id) not in handed_over]
+            times = [job.job.created_at or self._start for job in rest]
+            due = [self._start <= time <= self._until for time in times]
+            yield from self._hand_over(list(compress(rest, due)))
         self.state["cursor"], self.state["held"] = None, 0
         yield self._gone(BEGINNING, END)
 

@@ -11,8 +11,8 @@ from dlt.common.json import json as dlt_json
 from convertly_source import convertly_source
 from convertly_source.api.client import Answer, Job, JobsClient
 from convertly_source.demo import DEMO_KEY, DemoAPI
+from convertly_source.reading.job import BEGINNING, END
 from convertly_source.reading.listing import Listing
-from convertly_source.reading.pages import BEGINNING, END
 from convertly_source.reading.run import IncrementalRun, RunState, new_state
 from convertly_source.tables.records import RecordMapper, fingerprint
 from helpers.warehouse import Warehouse

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from convertly_source.api.client import Answer, JobsClient
 from convertly_source.demo import DEMO_START, DemoAccount, DemoAPI, Reply, newest_first
 from convertly_source.errors import ResponseError, UnavailableError
-from convertly_source.reading.job import ListedJob
+from convertly_source.reading.job import BEGINNING, END, TICK, Listed, ListedJob
 from convertly_source.reading.listing import Group, Listing
-from convertly_source.reading.pages import BEGINNING, END, TICK, Listed, Page, Pages
+from convertly_source.reading.pages import Page, Pages
 from convertly_source.reading.run import IncrementalRun, new_state
 
 Serve = Callable[..., DemoAPI]

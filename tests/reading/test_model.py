@@ -24,8 +24,7 @@ from hypothesis.stateful import (
 
 from convertly_source.api.client import FINAL_STATUSES, Job
 from convertly_source.demo import DemoAccount, DemoAPI, newest_first
-from convertly_source.reading.job import ListedJob
-from convertly_source.reading.pages import END
+from convertly_source.reading.job import END, ListedJob
 from convertly_source.tables.records import RecordMapper, fingerprint
 
 parse = ListedJob.parse

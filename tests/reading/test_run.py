@@ -30,8 +30,7 @@ from helpers.warehouse import Warehouse
 
 from convertly_source.demo import DEMO_START, DemoAccount, DemoAPI, newest_first
 from convertly_source.errors import ResponseError
-from convertly_source.reading.job import ListedJob
-from convertly_source.reading.pages import BEGINNING, END
+from convertly_source.reading.job import BEGINNING, END, ListedJob
 from convertly_source.reading.run import LAG, MAX_ENDED_JOBS
 
 Serve = Callable[..., DemoAPI]
