@@ -418,7 +418,7 @@ def test_a_server_that_hides_jobs_is_an_error(api: type[DemoAPI]) -> None:
 
 def test_a_server_that_ignores_the_offset_is_an_error(warehouse: Warehouse, serve: Serve) -> None:
     """A page of another offset than was asked for is refused."""
-    with pytest.raises(PipelineStepFailed, match="says that it is at offset 0"):
+    with pytest.raises(PipelineStepFailed, match="claims to be at offset 0"):
         warehouse.load(serve(IgnoresOffset(settled(300))))
 
 
