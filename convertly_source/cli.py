@@ -38,8 +38,8 @@ from convertly_source.loading.settings import configure
 from convertly_source.loading.target import describe
 from convertly_source.loading.views import refuse_views
 from convertly_source.progress import Progress
+from convertly_source.reading.job import BEGINNING
 from convertly_source.reading.listing import Listing
-from convertly_source.reading.pages import BEGINNING
 from convertly_source.settings import LARGEST_PAGE, connect
 from convertly_source.source import convertly_source
 from convertly_source.tables.schema import TABLES

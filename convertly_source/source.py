@@ -16,8 +16,8 @@ from dlt.extract.hints import TResourceHints
 
 from convertly_source.api.client import JobsClient
 from convertly_source.errors import SettingsError
+from convertly_source.reading.job import BEGINNING, END
 from convertly_source.reading.listing import Listing
-from convertly_source.reading.pages import BEGINNING, END
 from convertly_source.reading.run import IncrementalRun, RunState, new_state
 from convertly_source.settings import (
     BASE_URL,

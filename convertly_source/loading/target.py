@@ -218,7 +218,7 @@ def has_lost_state(pipeline: dlt.Pipeline) -> bool:
 def knows_jobs(pipeline: dlt.Pipeline) -> bool:
     """Return whether jobs were loaded, by the state."""
     state = _jobs_state(pipeline).get("all", {})
-    return any(state.get(name) for name in ("open_jobs", "recent_jobs", "landmarks"))
+    return any(state.get(name) for name in ("tracked", "landmarks"))
 
 
 def landmarks(pipeline: dlt.Pipeline) -> list[Any]:

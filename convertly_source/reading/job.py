@@ -1,7 +1,8 @@
 """The listed job: what the reading needs to know of one entry of the list."""
 
 import re
-from datetime import datetime, timezone
+from collections import Counter
+from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 from dlt.common.json import json
@@ -9,6 +10,11 @@ from dlt.common.time import ensure_datetime_in_tz
 from dlt.common.utils import digest128
 
 from convertly_source.api.client import FINAL_STATUSES
+
+BEGINNING = datetime.min.replace(tzinfo=timezone.utc)
+END = datetime.max.replace(tzinfo=timezone.utc)
+TICK = timedelta.resolution
+UNKNOWN = -1  # the position of a job that was seen in another list
 
 
 class ListedJob(NamedTuple):
@@ -54,6 +60,49 @@ class ListedJob(NamedTuple):
         """
         content = {**self.raw, "results": None} if isinstance(self.raw, dict) else self.raw
         return digest128(json.dumps(content, sort_keys=True))
+
+
+class Listed(NamedTuple):
+    """A job as it stands in the list."""
+
+    created_at: datetime  # its own, else that of its older neighbour; BEGINNING where unknown
+    key: str  # its id, or its content; with a number, if a younger job on the page has the same
+    position: int  # the number of older jobs in the list
+    job: ListedJob
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether the id belongs to a younger job on the same page."""
+        return self.job.id is not None and self.key != self.job.id
+
+
+def listed(jobs: list[ListedJob], position: int, created_at: datetime | None) -> list[Listed]:
+    """Return jobs, oldest first, as they stand in the list; the oldest one's position is known.
+
+    A job without a time is dated as its older neighbour. `created_at` is that of the first one,
+    None dates all jobs alike.
+    """
+    alike, keys, placed = Counter[str](), list[str](), list[Listed]()
+    for job in reversed(jobs):
+        key = job.id or job.content_hash
+        alike[key] += 1
+        keys.append(key if job.id and alike[key] == 1 else f"{key}\0{alike[key]}")
+    time = created_at or BEGINNING
+    for number, (job, key) in enumerate(zip(jobs, reversed(keys), strict=True)):
+        if created_at and job.created_at:
+            time = min(max(job.created_at, BEGINNING + TICK), END - TICK)
+        placed.append(Listed(time, key, position + number, job))
+    return placed
+
+
+def keys_of(entries: list[Any]) -> set[str]:
+    """Return what tells entries of the list apart: their ids, or their content."""
+    return {job.id or job.content_hash for job in map(ListedJob.parse, entries)}
+
+
+def times_of(entries: list[Any]) -> list[datetime]:
+    """Return the times of creation that entries of the list have."""
+    return [job.created_at for job in map(ListedJob.parse, entries) if job.created_at]
 
 
 class RemovedJob(NamedTuple):

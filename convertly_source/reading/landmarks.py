@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from convertly_source.errors import SettingsError
+from convertly_source.reading.job import Listed
 from convertly_source.reading.listing import Listing
-from convertly_source.reading.pages import Listed, Page
+from convertly_source.reading.pages import Page
 
 MAX_LANDMARKS = 8
 

@@ -3,16 +3,8 @@
 from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
 
-from convertly_source.reading.pages import (
-    BEGINNING,
-    END,
-    MAX_ATTEMPTS,
-    TICK,
-    DisorderError,
-    Listed,
-    Page,
-    Pages,
-)
+from convertly_source.reading.job import BEGINNING, END, TICK, Listed
+from convertly_source.reading.pages import Page, Pages
 
 REST = 32  # pages without a gap, until one more is fetched ahead
 MAX_ROUNDS = 20  # through the jobs of one `created_at`
@@ -31,37 +23,6 @@ class Listing(Pages):
     """
 
     watermark = BEGINNING
-
-    def search(self, created_at: datetime, position: int | None = None) -> Page:
-        """Return a page on which the jobs of that time begin; `position` is where to look first.
-
-        Raises `UnavailableError` when the list moves faster than it can be searched.
-        """
-        low: int | None = None  # at least as many jobs are older; None is not known
-        high: int | None = None  # at most as many
-        if position is None:
-            low, high = 0, self.total
-            position = (high - self.size) // 2 if created_at > BEGINNING + TICK else -2
-        step = self.size
-        for _ in range(MAX_ATTEMPTS):
-            page = self.at(max(-2, position))
-            if not page.begins_before(created_at):
-                high = page.position
-                low = low if low is not None and low <= high else None
-            elif page.youngest >= created_at or page.is_newest:
-                return page
-            else:
-                low = page.end
-                high = high if high is not None and low <= high else None
-            if low is not None and high is not None:
-                is_near = high - low <= self.size - 2
-                position = low - 1 if is_near else (low + high - self.size) // 2
-            else:
-                position = (
-                    high - step + 1 if high is not None else (low or 0) + step - self.size - 1
-                )
-                step *= 2
-        raise self.failure()
 
     def read(self, since: datetime, until: datetime, page: Page) -> Iterator[list[Listed]]:
         """Yield each job from `since` to `until` once, oldest first, and some younger ones.
@@ -106,13 +67,6 @@ class Listing(Pages):
         yield from self._group(BEGINNING, set(), self.search(BEGINNING))
         self.watermark = END
 
-    def check(self, count: int) -> None:
-        """Raise `DisorderError` if a full read of so many jobs, at rest, has left some out."""
-        if count < self.total and self.is_at_rest():
-            oldest = self.at(-2)
-            if self.is_at_rest() and count < self.total - oldest.position:
-                raise DisorderError
-
     def _group(
         self, created_at: datetime, handed: set[str], page: Page
     ) -> Generator[list[Listed], None, Page]:
@@ -121,8 +75,7 @@ class Listing(Pages):
         Each round goes through them by other offsets and another limit, as an order may follow
         from both.
         """
-        group, size = Group(created_at, handed), self.size
-        number = 0
+        group, size, number = Group(created_at, handed), self.size, 0
         while True:
             number += 1
             if not page.begins_before(created_at):
@@ -130,7 +83,7 @@ class Listing(Pages):
             group.begin(page.count_before(created_at), self.total)
             while True:
                 yield group.take(page)
-                if group.is_stuck:
+                if group.pages > MAX_ROUNDS * group.useful_pages:
                     raise self.failure()
                 if page.youngest > created_at or page.is_newest:
                     break
@@ -156,12 +109,7 @@ class Group:
         self.start = -1  # the position of the first one
         self._created_at, self._handed = created_at, set(handed)
         self._seen, self._whole = set[str](), set[str]()
-        self._rounds, self._pages, self._useful_pages = 0, 0, 1  # useful in the first round
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether it takes more pages than it should."""
-        return self._pages > MAX_ROUNDS * self._useful_pages
+        self.pages, self.useful_pages, self._rounds = 0, 1, 0  # useful in the first round
 
     def begin(self, start: int, total: int) -> None:
         """Begin a round."""
@@ -174,8 +122,8 @@ class Group:
         """Return the jobs of the group on a page that were not handed over yet."""
         found = {job.key: job for job in page.jobs if job.created_at == self._created_at}
         new = [job for key, job in found.items() if key not in self._handed]
-        self._pages += 1
-        self._useful_pages += bool(new) and self._rounds == 1
+        self.pages += 1
+        self.useful_pages += bool(new) and self._rounds == 1
         self._seen |= found.keys()
         self._handed |= found.keys()
         return new

@@ -3,40 +3,32 @@
 A job's position is the number of jobs in the list that are older: creations don't move it.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from convertly_source.api.client import REPORT, JobsClient, JobsPage
 from convertly_source.errors import ConvertlyError, ResponseError, UnavailableError
-from convertly_source.reading.job import ListedJob
+from convertly_source.reading.job import (
+    BEGINNING,
+    END,
+    TICK,
+    UNKNOWN,
+    Listed,
+    ListedJob,
+    keys_of,
+    listed,
+    times_of,
+)
 
-BEGINNING = datetime.min.replace(tzinfo=timezone.utc)
-END = datetime.max.replace(tzinfo=timezone.utc)
-TICK = timedelta.resolution
 SMALLEST_PAGE = 3  # pages overlap by two jobs
-UNKNOWN = -1  # the position of a job that was seen in another list
 MAX_ATTEMPTS = 60  # for one page of a list that moves
 
 
 class DisorderError(Exception):
     """The list is not sorted by `created_at`, so a job can't be found by it."""
-
-
-class Listed(NamedTuple):
-    """A job as it stands in the list."""
-
-    created_at: datetime  # its own, else that of its older neighbour; BEGINNING where unknown
-    key: str  # its id, or its content; with a number, if a younger job on the page has the same
-    position: int
-    job: ListedJob
-
-    @property
-    def is_duplicate(self) -> bool:
-        """Whether the id belongs to a younger job on the same page."""
-        return self.job.id is not None and self.key != self.job.id
 
 
 class Page(NamedTuple):
@@ -59,7 +51,7 @@ class Page(NamedTuple):
 
     @property
     def youngest(self) -> datetime:
-        """The `created_at` of the last job, BEGINNING without any."""
+        """The last `created_at`, BEGINNING without any."""
         return self.jobs[-1].created_at if self.jobs else BEGINNING
 
     def begins_before(self, created_at: datetime) -> bool:
@@ -73,15 +65,6 @@ class Page(NamedTuple):
     def count_before(self, created_at: datetime) -> int:
         """Count the older jobs in the whole list; the page must begin before that time."""
         return self.position + sum(job.created_at < created_at for job in self.jobs)
-
-    def dated_from(self, since: datetime) -> "Page":
-        """Count jobs without a time as created at `since` where the next job may be."""
-        jobs = list(self.jobs)
-        index = sum(job.created_at < since for job in jobs)
-        while index and not jobs[index - 1].job.created_at:
-            index -= 1
-            jobs[index] = jobs[index]._replace(created_at=since)
-        return self._replace(jobs=jobs)
 
 
 class Pages:
@@ -98,8 +81,8 @@ class Pages:
         self._claimed = 0  # the last `total` of the API
         self._only_time: datetime | None = None  # the `created_at` of all jobs
         self._client, self._threads = client, ThreadPoolExecutor(max_connections)
-        self._max_depth = max_connections + 2  # so that no connection waits for a page
-        self._depth, self._joined, self._overlap = self._max_depth, 0, 2
+        self._depth = self._max_depth = max_connections + 2  # so that no connection waits
+        self._joined, self._overlap = 0, 2
         self._drift = 0  # by how many positions an offset moves until it is answered
         self.newest_page = self._newest()
         self.listed = self.total
@@ -114,6 +97,37 @@ class Pages:
             if page.jobs or not self.total:
                 return page
         raise self.failure()
+
+    def search(self, created_at: datetime, position: int | None = None) -> Page:
+        """Return a page on which the jobs of that time begin; `position` is where to look first.
+
+        It bisects between two ends that each answer moves; from `position` on it gallops.
+        """
+        low, high, step = 0, self.total, self.size  # as many jobs are older, at least and at most
+        if position is None:
+            position = (high - self.size) // 2 if created_at > BEGINNING + TICK else -2
+            step = high
+        for _ in range(MAX_ATTEMPTS):
+            page = self.at(max(-2, position))
+            is_before = page.begins_before(created_at)
+            if is_before and (page.is_newest or page.youngest >= created_at):
+                return page
+            if is_before:
+                low, high = page.end, high if high >= page.end else self.total
+            else:
+                low, high = low if low <= page.position else 0, page.position
+            middle = low - 1 if high - low <= self.size - 2 else (low + high - self.size) // 2
+            near = low + step - self.size - 1 if is_before else high - step + 1
+            position = min(middle, near) if is_before else max(middle, near)
+            step *= 2
+        raise self.failure()
+
+    def check(self, count: int) -> None:
+        """Raise `DisorderError` if a full read of so many jobs, at rest, has left some out."""
+        if count < self.total and self.is_at_rest():
+            oldest = self.at(-2)
+            if self.is_at_rest() and count < self.total - oldest.position:
+                raise DisorderError
 
     def after(self, page: Page) -> Generator[Page, None, None]:
         """Fetch the pages that follow, without end: some ahead, but not beyond the newest."""
@@ -136,21 +150,20 @@ class Pages:
         offset, seen = 0, set[str]()
         while True:
             answer = self._client.page(offset, self.size, status)
+            jobs = [ListedJob.parse(job) for job in answer.jobs]
             yield [
                 Listed(job.created_at, job.id, UNKNOWN, job)
-                for job in map(ListedJob.parse, answer.jobs)
+                for job in jobs
                 if job.id and job.created_at
             ]
-            offset += len(answer.jobs)
-            if offset >= answer.total or seen >= _keys(answer.jobs):
+            offset += len(jobs)
+            if offset >= answer.total or seen >= keys_of(answer.jobs):
                 return
-            seen |= _keys(answer.jobs)
+            seen |= keys_of(answer.jobs)
 
     def is_at_rest(self) -> bool:
         """Whether nothing was created or has vanished since the start."""
-        if not self.is_static:
-            return False
-        now = [job.created_at for job in self._fetch_newest().jobs]
+        now = [job.created_at for job in self._fetch_newest().jobs] if self.is_static else []
         return self.is_static and now == [job.created_at for job in self.newest_page.jobs]
 
     def failure(self) -> ConvertlyError:
@@ -166,17 +179,17 @@ class Pages:
         answer, is_end = self._ask(0, self.size)
         # `Date` has whole seconds.
         self.now = (answer.date or datetime.now(timezone.utc)) + timedelta(seconds=1)
-        times = _times(answer)
+        times = times_of(answer.jobs)
         if len(set(times)) == 1 and not is_end:  # one time shows no order
-            times += _times(self._ask(max(0, self.total - self.size), self.size)[0])
+            times += times_of(self._ask(max(0, self.total - self.size), self.size)[0].jobs)
             self._only_time = times[0] if len(set(times)) == 1 else None
         self.is_newest_first = times[:1] >= times[-1:]
         try:
-            page = self._page(answer, is_end=is_end)
+            page = self._page(answer, is_end)
             return page if page.is_newest else self._fetch_newest()
         except DisorderError:
             self.is_ordered, self.is_newest_first = False, True
-            return self._page(answer, is_end=is_end)
+            return self._page(answer, is_end)
 
     def _fetch_newest(self) -> Page:
         """Fetch the newest page once the order is known; what comes after it is for later."""
@@ -193,8 +206,7 @@ class Pages:
         offset, limit = position, max(1, size + min(0, position))
         if self.is_newest_first:
             offset, limit = self.total - position - size, size
-        answer, is_end = self._ask(max(0, min(offset, self.total - 1)), limit)
-        return self._page(answer, is_end=is_end)
+        return self._page(*self._ask(max(0, min(offset, self.total - 1)), limit))
 
     def _ask(self, offset: int, limit: int) -> tuple[JobsPage, bool]:
         """Return an answer with a `total` that fits it, and whether the list ends with it."""
@@ -205,16 +217,15 @@ class Pages:
         if is_end and count and end < answer.total:
             following, _, total, _ = self._client.page(end, limit)
             is_end = not following and total > end  # else the server gives less, or the list moved
-            missing = min(limit, answer.total - offset) - count
-            is_sure = not offset or missing > SMALLEST_PAGE  # `total` may be off by some
-            if is_sure and not _keys(following) <= _keys(answer.jobs):
+            is_sure = not offset or min(limit, answer.total - offset) - count > SMALLEST_PAGE
+            if is_sure and not keys_of(following) <= keys_of(answer.jobs):
                 self.size = min(self.size, max(SMALLEST_PAGE, count))
         total = max(answer.total, end) if count else min(offset, answer.total)
         self.is_static &= self.total < 0 or answer.total == self._claimed
         self._claimed, self.total = answer.total, total
         return answer._replace(total=total), is_end
 
-    def _page(self, answer: JobsPage, *, is_end: bool) -> Page:
+    def _page(self, answer: JobsPage, is_end: bool) -> Page:  # noqa: FBT001
         jobs = [ListedJob.parse(job) for job in answer.jobs]
         is_whole = is_end and answer.offset == 0
         times = [job.created_at for job in jobs if job.created_at]
@@ -230,32 +241,9 @@ class Pages:
             jobs.sort(key=lambda job: job.created_at or END)
         elif self.is_ordered and (times != sorted(times) or (jobs and not times)):
             raise DisorderError
-        return Page(
-            self._dated(jobs, position, is_oldest=is_oldest), position, is_oldest, is_newest
-        )
-
-    def _dated(self, jobs: list[ListedJob], position: int, *, is_oldest: bool) -> list[Listed]:
-        created_at = BEGINNING + TICK if is_oldest and self.is_ordered else BEGINNING
-        alike = Counter[str]()
-        keys = list[str]()
-        for job in reversed(jobs):
-            key = job.id or job.content_hash
-            alike[key] += 1
-            keys.append(key if job.id and alike[key] == 1 else f"{key}\0{alike[key]}")
-        listed = list[Listed]()
-        for index, (job, key) in enumerate(zip(jobs, reversed(keys), strict=True)):
-            if job.created_at and self.is_ordered:
-                created_at = min(max(job.created_at, BEGINNING + TICK), END - TICK)
-            listed.append(Listed(created_at, key, position + index, job))
-        return listed
-
-
-def _keys(jobs: list[Any]) -> set[str]:
-    return {job.id or job.content_hash for job in map(ListedJob.parse, jobs)}
-
-
-def _times(answer: JobsPage) -> list[datetime]:
-    return [time for job in answer.jobs if (time := ListedJob.parse(job).created_at)]
+        first = BEGINNING + TICK if is_oldest else BEGINNING
+        placed = listed(jobs, position, first if self.is_ordered else None)
+        return Page(placed, position, is_oldest, is_newest)
 
 
 def _too_fast() -> UnavailableError:

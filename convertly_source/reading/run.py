@@ -6,22 +6,32 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from datetime import datetime, timedelta
+from itertools import compress
 from typing import NamedTuple, TypedDict
 
 from dlt.common import logger
 
-from convertly_source.api.client import OPEN_STATUSES
-from convertly_source.reading.job import ListedJob, RemovedJob
+from convertly_source.api.client import FINAL_STATUSES, OPEN_STATUSES
+from convertly_source.reading.job import (
+    BEGINNING,
+    END,
+    TICK,
+    UNKNOWN,
+    Listed,
+    ListedJob,
+    RemovedJob,
+)
 from convertly_source.reading.landmarks import Landmark, add_landmark, check_account
 from convertly_source.reading.listing import Listing
-from convertly_source.reading.pages import BEGINNING, END, TICK, UNKNOWN, DisorderError, Listed
+from convertly_source.reading.pages import DisorderError
 
 LAG = timedelta(minutes=5)  # a job may become visible this late
-MAX_RECENT_JOBS = 1000  # ended ones that are known when the next run reads them again
+MAX_ENDED_JOBS = 1000  # that are remembered, as the next run reads them again
 
 Window = tuple[datetime, datetime]  # half-open
-OpenJob = tuple[datetime, str, str, int]  # created_at, status, hash of its content, position
-RecentJob = tuple[datetime, str]  # created_at, status
+TrackedJob = tuple[datetime, str, str, int]  # created_at, status, content hash, position
+
+NEVER_SEEN: TrackedJob = (BEGINNING, "", "", UNKNOWN)
 
 
 class RunState(TypedDict):
@@ -30,8 +40,7 @@ class RunState(TypedDict):
     cursor: datetime | None  # every older job was handed over; it is never in the future
     held: int  # listed jobs older than `cursor - LAG` that need not be read again
     count_has_risen: bool  # there were more of them: the next run reads everything again
-    open_jobs: dict[str, OpenJob]  # unfinished when last seen
-    recent_jobs: dict[str, RecentJob]  # ended, and no older than `cursor - LAG`
+    tracked: dict[str, TrackedJob]  # unfinished, or ended and no older than `cursor - LAG`
     landmarks: list[Landmark]  # jobs by which the account is recognized
     jobs_read: int  # by a run that has not come to its end
 
@@ -39,13 +48,7 @@ class RunState(TypedDict):
 def new_state() -> RunState:
     """Remember nothing."""
     return RunState(
-        cursor=None,
-        held=0,
-        count_has_risen=False,
-        open_jobs={},
-        recent_jobs={},
-        landmarks=[],
-        jobs_read=0,
+        cursor=None, held=0, count_has_risen=False, tracked={}, landmarks=[], jobs_read=0
     )
 
 
@@ -64,14 +67,13 @@ class Changes(NamedTuple):
 class IncrementalRun:
     """One run: the new jobs, then what became of the unfinished ones, then the count.
 
-    Jobs are read oldest first from `cursor - LAG` to the newest job at the start, so whatever was
-    handed over is a complete prefix of history. Unfinished jobs that are older are looked for in
-    the lists of unfinished jobs, then by `created_at`. Where reading began, the list tells how
-    many jobs are older: if more than `held`, some have appeared later than LAG allows for.
+    Jobs are read oldest first, from `cursor - LAG` to the newest one at the start: what was handed
+    over is a complete prefix of history. Older unfinished jobs are looked for in the lists of
+    those, then by time. Where reading began, the list tells how many jobs are older: more than
+    `held` if some have appeared later than LAG allows for.
 
-    Whenever it has yielded changes, `state` says what holds once those are loaded. `listed` is the
-    number of jobs in the list when the run began, `held` how many of them need not be read again:
-    they were handed over, or are older than the window. At rest both are equal.
+    After each of the `changes`, `state` says what holds once those are loaded. Of the `listed`
+    jobs of the list, `held` need not be read again; at rest, that is all of them.
     """
 
     def __init__(
@@ -95,14 +97,15 @@ class IncrementalRun:
         self._since = max(self._start, self._horizon)
         self._is_continued = self.state["cursor"] is not None and self._since == self._horizon
         self._counts = Counter[datetime]()  # of the jobs read that the next run reads again
-        self._missing = dict(self.state["open_jobs"])  # not yet seen in this run
+        tracked = self.state["tracked"].items()
+        self._missing = {key: job for key, job in tracked if job[1] not in FINAL_STATUSES}
         self._removed = 0  # of those that `held` had
         self._handed_over = array("q")  # hashes of ids
         self.changes = self._all()
 
     @property
     def held(self) -> int:
-        """The number of listed jobs that need not be read again."""
+        """The number of jobs that were handed over, or are older than the window."""
         return self.state["held"] + self._counts.total()
 
     @property
@@ -129,7 +132,6 @@ class IncrementalRun:
             page = self._listing.search(self._since, position)
         if not self._trust_account:
             check_account(self._listing, self.state["landmarks"], page)
-        page = page.dated_from(self._since)
         self._listed_before = page.count_before(self._since)
         if self._is_continued:
             self._move_positions(self.state["held"] - self._listed_before)
@@ -165,31 +167,24 @@ class IncrementalRun:
                 yield self._gone(BEGINNING, self._listing.watermark)
 
     def _everything(self) -> Iterator[Changes]:
-        """Read the whole list: without an order, no part of it is known to be older.
-
-        The next run looks afresh whether there is an order.
-        """
+        """Read the whole list, which has no order; the next run looks afresh whether it has."""
         logger.warning("The API lists jobs in no order of created_at: this run reads all of them.")
         handed_over = set(self._handed_over)
         self._counts.clear()
         for jobs in self._listing.everything():
             self._counts[BEGINNING] += len(jobs)
-            yield from self._hand_over(
-                [
-                    listed
-                    for listed in jobs
-                    if hash(listed.job.id) not in handed_over
-                    and self._start <= (listed.job.created_at or self._start) <= self._until
-                ]
-            )
-        self.state["cursor"], self.state["held"] = None, 0
+            rest = [job for job in jobs if hash(job.job.id) not in handed_over]
+            times = [job.job.created_at or self._start for job in rest]
+            due = [self._start <= time <= self._until for time in times]
+            yield from self._hand_over(list(compress(rest, due)))
+        self.state["cursor"], self.state["held"], self._is_continued = None, 0, False
         yield self._gone(BEGINNING, END)
 
     def _compare(self) -> None:
         """Compare the number of jobs that are older than the range with those that were held."""
         held, listed = self._held_before - self._removed, self._listed_before
         if listed > held:  # some may have vanished since then
-            page = self._listing.search(self._since, listed - 1).dated_from(self._since)
+            page = self._listing.search(self._since, listed - 1)
             listed = page.count_before(self._since)
         self.state["held"] += listed - held
         if listed > held:
@@ -201,9 +196,9 @@ class IncrementalRun:
 
     def _is_wanted(self, listed: Listed) -> bool:
         """Whether a job in a list of unfinished ones was looked for, or is reopened."""
-        is_reopened = listed.key not in self.state["open_jobs"]
         is_older = self._start <= listed.created_at < self._since
-        return listed.key in self._missing or (is_reopened and is_older)
+        is_new = is_older and listed.key not in self.state["tracked"]
+        return is_new or listed.key in self._missing
 
     def _hand_over(self, jobs: list[Listed], *, is_prefix: bool = False) -> Iterator[Changes]:
         """Yield what has changed, and remember what later runs will see again."""
@@ -224,7 +219,7 @@ class IncrementalRun:
         if is_prefix and changed:  # a run without news leaves the state as it is
             self.state["landmarks"] = add_landmark(self.state["landmarks"], jobs)
         self._handed_over.extend(hash(job.id) for job in changed)
-        self._forget_recent()
+        self._forget_ended()
         self.state["jobs_read"] += len(jobs)
         yield Changes(changed, jobs_read=len(jobs))
 
@@ -237,39 +232,37 @@ class IncrementalRun:
 
     def _is_changed(self, job: ListedJob) -> bool:
         """Whether a job is to be loaded: it is not as it was when last handed over."""
-        key = job.id or ""
-        _, open_status, content, _ = self.state["open_jobs"].get(key, (None, "", "", UNKNOWN))
-        _, ended_status = self.state["recent_jobs"].get(key, (None, ""))
-        is_same = job.status == ended_status if job.is_final else content == job.content_hash
-        return not is_same and self._status in (None, open_status, ended_status, job.status)
+        _, status, content, _ = self.state["tracked"].get(job.id or "", NEVER_SEEN)
+        is_same = job.status == status if job.is_final else job.content_hash == content
+        return not is_same and self._status in (None, status, job.status)
 
     def _track(self, listed: Listed) -> None:
         """Remember a job that is unfinished, or that the next run will read again."""
         job, key = listed.job, listed.key
         self._missing.pop(key, None)
-        self.state["recent_jobs"].pop(key, None)
-        before = self.state["open_jobs"].pop(key, None)
-        if not job.is_final:
-            # Where one `created_at` stands in a new order each time, a position says little.
-            position = before[3] if before and before[3] != UNKNOWN else listed.position
-            entry = listed.created_at, job.status, job.content_hash, position
-            self.state["open_jobs"][key] = entry
-        elif listed.created_at >= self._horizon:
-            self.state["recent_jobs"][key] = listed.created_at, job.status
+        position = self.state["tracked"].pop(key, NEVER_SEEN)[3]
+        if not job.is_final or listed.created_at >= self._horizon:
+            content = "" if job.is_final else job.content_hash
+            # Where jobs of one time change places, where it stood is as good as where it stands.
+            position = listed.position if position == UNKNOWN else position
+            self.state["tracked"][key] = listed.created_at, job.status, content, position
 
-    def _forget_recent(self) -> None:
+    def _forget_ended(self) -> None:
         """Forget ended jobs that the next run will not read again, or that are too many."""
-        recent = [job for job in self.state["recent_jobs"].items() if job[1][0] >= self._horizon]
-        if len(recent) > MAX_RECENT_JOBS:
-            recent = sorted(recent, key=lambda job: job[1][0])[-MAX_RECENT_JOBS:]
-        self.state["recent_jobs"] = dict(recent)
+        tracked, horizon = self.state["tracked"], self._horizon
+        ended = [(job[0], key) for key, job in tracked.items() if job[1] in FINAL_STATUSES]
+        if ended:
+            limit = sorted(ended)[-MAX_ENDED_JOBS:][0]
+            for created_at, key in ended:
+                if created_at < horizon or (created_at, key) < limit:
+                    del tracked[key]
 
     def _gone(self, since: datetime, before: datetime) -> Changes:
         """Record unfinished jobs of some time that are no longer listed; track them no longer."""
         removed = list[RemovedJob]()
         for key, (created_at, status, *_) in list(self._missing.items()):
             if since <= created_at < before:
-                del self._missing[key], self.state["open_jobs"][key]
+                del self._missing[key], self.state["tracked"][key]
                 was_held = self._is_continued and created_at < self._since
                 self._removed += was_held
                 self.state["held"] -= was_held
@@ -282,4 +275,4 @@ class IncrementalRun:
         if lost > 0:
             for key, (created_at, status, content, position) in self._missing.items():
                 moved = created_at, status, content, max(UNKNOWN, position - lost)
-                self._missing[key] = self.state["open_jobs"][key] = moved
+                self._missing[key] = self.state["tracked"][key] = moved

@@ -10,7 +10,8 @@ from helpers.warehouse import Warehouse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from convertly_source.demo import DemoAccount, DemoAPI, Reply
+from convertly_source.api.client import JobsClient
+from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply
 from convertly_source.errors import ResponseError, explained
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -73,7 +74,7 @@ def test_any_body_ends_in_rows_or_exit_code_4(api: DemoAPI, body: Any) -> None:
     answer(api, body)
     shelf = Shelf()
     try:
-        shelf.run(api, page_size=3, max_connections=1)
+        shelf.run(api, page_size=3, max_connections=1, client=JobsClient(DEMO_KEY, api.url))
     except ResponseError as error:
         assert str(error).isprintable()  # noqa: PT017 - most bodies do not raise it
     else:

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, cast
 
 from convertly_source.api.client import FINAL_STATUSES, OPEN_STATUSES, Job, JobsClient, JobsPage
 from convertly_source.errors import ResponseError, UnavailableError
+from convertly_source.reading.job import BEGINNING, END
 from convertly_source.reading.listing import Listing
-from convertly_source.reading.pages import BEGINNING, END
-from convertly_source.reading.run import MAX_RECENT_JOBS, IncrementalRun, new_state
+from convertly_source.reading.run import MAX_ENDED_JOBS, IncrementalRun, new_state
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 DAY = 86_400_000  # milliseconds, as all times here
@@ -599,7 +599,8 @@ class Life:
     def _judge_quiet_run(self) -> None:
         """Run once more: without news nothing is handed over, and nothing changes in the state."""
         state, loaded = self.state | {"jobs_read": 0}, self.loaded
-        if state["count_has_risen"] or len(self.account.jobs.by_id) > MAX_RECENT_JOBS:
+        is_many = len(self.account.jobs.by_id) > MAX_ENDED_JOBS
+        if state["count_has_risen"] or is_many or self.world.reopen:  # reopened jobs are news
             return
         self.loaded = {}
         self._load(None)

@@ -1,11 +1,14 @@
 """Lists as an API may sort them, and APIs that do not keep to their documentation."""
 
 import random
+from collections.abc import Callable
 from itertools import chain, zip_longest
 from typing import Any
 
 from convertly_source.api.client import Job
-from convertly_source.demo import DemoAPI, newest_first
+from convertly_source.demo import DemoAccount, DemoAPI, newest_first
+
+Order = Callable[[list[Job]], list[Job]]
 
 RESTLESS = random.Random(0)
 
@@ -44,10 +47,14 @@ def old_page_swapped(jobs: list[Job]) -> list[Job]:
 class Planned(DemoAPI):
     """Lists jobs of one `created_at` in an order that follows from offset and limit."""
 
+    def __init__(self, account: DemoAccount, seed: int = 0, order: Order = newest_first) -> None:
+        super().__init__(account)
+        self._seed, self._order = seed, order
+
     def page(self, limit: int, offset: int, status: str | None) -> dict[str, Any]:
         """Answer with an order of its own."""
-        plan = random.Random(f"{limit} {offset}")
-        self.order = lambda jobs: newest_first(plan.sample(jobs, len(jobs)))
+        plan = random.Random(f"{self._seed} {limit} {offset}")
+        self.order = lambda jobs: self._order(plan.sample(jobs, len(jobs)))
         return super().page(limit, offset, status)
 
 

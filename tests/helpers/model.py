@@ -11,8 +11,8 @@ from dlt.common.json import json as dlt_json
 from convertly_source import convertly_source
 from convertly_source.api.client import Job, JobsClient, JobsPage
 from convertly_source.demo import DEMO_KEY, DemoAPI
+from convertly_source.reading.job import BEGINNING, END
 from convertly_source.reading.listing import Listing
-from convertly_source.reading.pages import BEGINNING, END
 from convertly_source.reading.run import IncrementalRun, RunState, new_state
 from convertly_source.tables.records import RecordMapper, fingerprint
 from helpers.warehouse import Warehouse
@@ -56,13 +56,15 @@ class Shelf:
         max_connections: int = 4,
         status: str | None = None,
         start: datetime = BEGINNING,
+        client: JobsClient | None = None,
     ) -> int:
-        """Load, and return the number of requests.
+        """Load, and return the number of requests. Without a client there is no HTTP in between.
 
         When killed after some batches, those are loaded and the rest is not read.
         """
         asked, mapper, self.handed_over = len(api.requests), RecordMapper(str), 0
-        listing = Listing(cast("JobsClient", Direct(api)), page_size, max_connections)
+        client = client or cast("JobsClient", Direct(api))
+        listing = Listing(client, page_size, max_connections)
         run = IncrementalRun(
             listing,
             status,

@@ -6,7 +6,7 @@ ADVERSARY_LIVES sets how many lives of each world are tried, ADVERSARY_FIRST the
 import os
 
 import pytest
-from helpers.adversary import Life, Pool, lives
+from helpers.adversary import Pool, lives
 
 from convertly_source.reading import pages
 
@@ -34,7 +34,7 @@ def live(world: str, count: int) -> None:
 @pytest.mark.parametrize("world", SMALL)
 def test_nothing_is_lost_in_a_small_world(world: str) -> None:
     """With pages of 5 to 12 jobs, ten times as much happens on each as on real accounts."""
-    live(world, 8)
+    live(world, 5)
 
 
 @pytest.mark.slow
@@ -42,30 +42,3 @@ def test_nothing_is_lost_in_a_small_world(world: str) -> None:
 def test_nothing_is_lost_in_a_large_world(world: str) -> None:
     """With pages of 100 jobs, at all rates of creation, nothing is lost."""
     live(world, 3)
-
-
-# The smallest lives that once went wrong, one for each cause.
-
-
-@pytest.mark.parametrize(
-    ("world", "seed"),
-    [
-        ("base", 12),  # the jobs of a page, moved on, were taken for the end of the list
-        ("base", 184),  # a group of one time ended in a gap
-        ("base", 531),  # one of a group had vanished, and was counted for another
-        ("base", 973),  # a list that had shrunk was taken for one that its total counts too many of
-        ("base", 7459),
-        ("base", 2610),  # the newest page was outrun, and cut a group
-        ("ties", 15),  # one time at each end of the list shows its order
-        ("ties", 124),  # a list of one time, in which younger jobs appear
-        ("ties", 78),  # an order that follows from the request, at the oldest end
-        ("total1", 1),  # a job that was created was taken for one that the server had kept back
-        ("totalstale", 31),
-        ("replica", 225),  # an empty replica was taken for the end of the list
-        ("bulkadd", 68),  # a group that grows for ever
-    ],
-)
-def test_a_life_that_went_wrong_goes_right(world: str, seed: int) -> None:
-    """Each of these was lost, endless or an error in an earlier version."""
-    life = Life(world, seed)
-    assert not life.live(), life.story

@@ -17,9 +17,8 @@ from convertly_source.errors import SettingsError, explained
 from convertly_source.loading import Target
 from convertly_source.loading.backfill import plan_windows
 from convertly_source.loading.target import landmarks, restore
-from convertly_source.reading.job import ListedJob
+from convertly_source.reading.job import Listed, ListedJob
 from convertly_source.reading.landmarks import MAX_LANDMARKS, Landmark, add_landmark
-from convertly_source.reading.pages import Listed
 
 Serve = Callable[..., DemoAPI]
 TARGET = Target()

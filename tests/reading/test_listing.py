@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from convertly_source.api.client import JobsClient, JobsPage
 from convertly_source.demo import DEMO_START, DemoAccount, DemoAPI, Reply, newest_first
 from convertly_source.errors import ResponseError, UnavailableError
-from convertly_source.reading.job import ListedJob
+from convertly_source.reading.job import BEGINNING, END, TICK, Listed, ListedJob
 from convertly_source.reading.listing import Group, Listing
-from convertly_source.reading.pages import BEGINNING, END, TICK, Listed, Page, Pages
+from convertly_source.reading.pages import Page, Pages
 from convertly_source.reading.run import IncrementalRun, new_state
 
 Serve = Callable[..., DemoAPI]
@@ -452,3 +452,120 @@ def test_shuffled_jobs_are_all_read() -> None:
     shelf, api = Shelf(), DemoAPI(DemoAccount(150), order=shuffled)
     shelf.run(api, page_size=50)
     assert set(shelf.jobs) == {job["id"] for job in api.account.jobs}
+
+
+# Sequences that the adversary found, each as short as can be.
+
+
+def at_request(api: DemoAPI, number: int, do: Callable[[DemoAccount], None]) -> None:
+    """Let something happen just before the answer to a request, counted from now on."""
+    asked = len(api.requests)
+
+    def act(account: DemoAccount) -> None:
+        if len(api.requests) == asked + number:
+            do(account)
+
+    api.before_answer = act
+
+
+def create(account: DemoAccount, count: int, gap: timedelta = timedelta(seconds=1)) -> None:
+    """Create jobs that have ended."""
+    for _ in range(count):
+        account.finish(account.create(gap))
+
+
+def assert_nothing_lost(shelf: Shelf, api: DemoAPI, **options: Any) -> None:
+    """Run while something happens; what was there from start to end must be loaded."""
+    there = {job["id"] for job in api.account.jobs}
+    shelf.run(api, **options)
+    assert there & {job["id"] for job in api.account.jobs} <= set(shelf.jobs)
+    api.before_answer = lambda _: None
+    shelf.run(api, **options)
+    assert {job["id"] for job in api.account.jobs} <= set(shelf.jobs)
+
+
+def test_jobs_that_moved_on_are_not_the_end() -> None:
+    """A short page is followed by the very same jobs when as many are created: no end there."""
+    api = Clamping(DemoAccount(120, every=timedelta(minutes=1)))
+    at_request(api, 2, lambda account: create(account, 37))
+    assert_nothing_lost(Shelf(), api)
+
+
+def test_a_list_that_has_shrunk_does_not_end_with_a_short_page() -> None:
+    """Nothing follows a short page when what followed was purged: that proves no end."""
+    api = Clamping(DemoAccount(38, every=timedelta(minutes=1)))
+
+    def purge(account: DemoAccount) -> None:
+        del account.jobs[0]
+
+    at_request(api, 2, purge)
+    found = listing(api)
+    assert not found.newest_page.is_oldest
+    assert_nothing_lost(Shelf(), api)
+
+
+def test_a_stale_total_does_not_make_pages_small() -> None:
+    """A job that is created where a lagging total says that one follows is no sign of a clamp."""
+    api = DemoAPI(DemoAccount(150, every=timedelta(minutes=1)), order=oldest_first)
+    page = api.page
+
+    def lag(limit: int, offset: int, status: str | None) -> dict[str, Any]:
+        body = page(limit, offset, status)
+        body["pagination"]["total"] += len(api.requests) == 2
+        return body
+
+    api.page = lag  # type: ignore[method-assign]
+    at_request(api, 3, lambda account: create(account, 1))
+    assert listing(api).size == 100
+
+
+def test_an_empty_answer_is_not_believed_at_rest() -> None:
+    """When a replica knew no jobs, the full read comes short of the total: all jobs are read."""
+    api, shelf = Clamping(DemoAccount(120, every=timedelta(minutes=1))), Shelf()
+    page = api.page
+
+    def forget(limit: int, offset: int, status: str | None) -> dict[str, Any]:
+        body = page(limit, offset, status)
+        return body | {"jobs": body["jobs"] * (len(api.requests) != 2)}
+
+    api.page = forget  # type: ignore[method-assign]
+    shelf.run(api)
+    assert len(shelf.jobs) == 120
+    shelf.run(api)
+    assert shelf.last_run.held == shelf.last_run.listed == 120
+
+
+def test_a_newest_page_that_is_outrun_cuts_no_group() -> None:
+    """Oldest first, jobs of the time at which the newest page ends may stand after it."""
+    account = DemoAccount(12, every=timedelta(minutes=1))
+    create(account, 6, timedelta(0))
+    api = DemoAPI(account, order=oldest_first)
+    api.before_answer = lambda account: create(account, 3)
+    shelf = Shelf()
+    there = {job["id"] for job in account.jobs}
+    shelf.run(api, page_size=6)
+    assert there <= set(shelf.jobs)
+
+
+def test_one_time_at_each_end_shows_the_order() -> None:
+    """Two groups that fill the first and the last page tell which of them is older."""
+    account = DemoAccount(0)
+    create(account, 30, timedelta(0))
+    create(account, 1, timedelta(hours=1))
+    create(account, 30, timedelta(0))
+    for order in (newest_first, oldest_first):
+        found = listing(DemoAPI(account, order=order), 10)
+        assert found.is_newest_first is (order is newest_first)
+        assert_nothing_lost(Shelf(), DemoAPI(account, order=order), page_size=10)
+
+
+def test_a_group_at_the_oldest_end_is_read_in_any_order() -> None:
+    """Also where nothing is older, rounds begin at other offsets."""
+    account = DemoAccount(0)
+    create(account, 25, timedelta(0))
+    create(account, 30, timedelta(minutes=1))
+    for seed in range(20):
+        api = Planned(account, seed, oldest_first)
+        shelf = Shelf()
+        shelf.run(api, page_size=6)
+        assert len(shelf.jobs) == 55

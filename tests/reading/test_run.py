@@ -30,9 +30,8 @@ from helpers.warehouse import Warehouse
 
 from convertly_source.demo import DEMO_START, DemoAccount, DemoAPI, newest_first
 from convertly_source.errors import ResponseError
-from convertly_source.reading.job import ListedJob
-from convertly_source.reading.pages import BEGINNING, END
-from convertly_source.reading.run import LAG, MAX_RECENT_JOBS
+from convertly_source.reading.job import BEGINNING, END, ListedJob
+from convertly_source.reading.run import LAG, MAX_ENDED_JOBS
 
 Serve = Callable[..., DemoAPI]
 Order = Callable[[list[Any]], list[Any]]
@@ -203,10 +202,10 @@ def test_many_jobs_of_the_last_minutes_are_not_loaded_again() -> None:
 def test_what_is_remembered_of_the_last_minutes_is_bounded() -> None:
     """Of more jobs than that, those that were created first are handed over again."""
     api, shelf = DemoAPI(settled(10)), Shelf()
-    for _ in range(MAX_RECENT_JOBS + 300):
+    for _ in range(MAX_ENDED_JOBS + 300):
         api.account.finish(api.account.create(timedelta(milliseconds=1)))
     shelf.run(api)
-    assert len(shelf.state["recent_jobs"]) == MAX_RECENT_JOBS
+    assert len(shelf.state["tracked"]) == MAX_ENDED_JOBS
     shelf.run(api)
     assert 0 < shelf.handed_over <= 310
     assert_equal(shelf, api.account)
@@ -311,13 +310,14 @@ def test_a_job_of_the_future_does_not_move_the_cursor() -> None:
         assert_equal(shelf, api.account)
 
 
-def test_a_job_without_a_time_is_seen_if_its_neighbour_is_gone() -> None:
-    """A job without a time that stands beside the first one to read may be of that time."""
+def test_a_job_without_a_time_that_passes_for_older_is_met() -> None:
+    """A job without a time counts as old as its older neighbour; if that has gone, it is late."""
     api, shelf = DemoAPI(settled(150)), Shelf()
     newest = api.account.create(timedelta(hours=1))
     shelf.run(api)
     api.account.cancel(newest)
     api.account.create()["created_at"] = "yesterday"
+    shelf.run(api)
     shelf.run(api)
     assert len(shelf.rejected) == 1
     assert not shelf.state["count_has_risen"]
@@ -360,6 +360,18 @@ def test_a_list_without_order_is_read_whole_until_it_heals(
     assert_equal(shelf, api.account)
 
 
+def test_a_job_that_vanishes_from_a_list_without_order_is_not_counted() -> None:
+    """Without an order, all that is listed was handed over, whatever has gone."""
+    api, shelf = DemoAPI(DemoAccount(12, every=MINUTE), order=in_no_order), Shelf()
+    shelf.run(api)
+    api.account.cancel(api.account.unfinished()[0])
+    for _ in range(100):
+        api.account.finish(api.account.create())
+    shelf.run(api)
+    assert_equal(shelf, api.account)
+    assert len(shelf.removed) == 1
+
+
 def test_a_list_that_fits_in_a_page_needs_no_order(caplog: pytest.LogCaptureFixture) -> None:
     """An account of a page is not taken for one without order, as it may be sorted later."""
     api, shelf = DemoAPI(settled(60), order=in_no_order), Shelf()
@@ -368,7 +380,7 @@ def test_a_list_that_fits_in_a_page_needs_no_order(caplog: pytest.LogCaptureFixt
     assert "order" not in caplog.text
 
 
-def test_a_full_read_that_comes_short_shows_that_there_is_no_order() -> None:
+def test_a_full_read_that_comes_short_shows_disorder() -> None:
     """When pages look sorted but do not hold all jobs, the list is read without an order."""
 
     def two_halves(jobs: list[Any]) -> list[Any]:

@@ -15,9 +15,8 @@ import pyarrow.compute as pc
 from dlt.common.normalizers.naming.snake_case import NamingConvention
 
 from convertly_source.api.client import JobsClient
-from convertly_source.reading.job import ListedJob
+from convertly_source.reading.job import BEGINNING, END, ListedJob
 from convertly_source.reading.listing import Listing
-from convertly_source.reading.pages import BEGINNING, END
 from convertly_source.tables.records import RecordMapper
 from convertly_source.tables.schema import JOB_COLUMNS, RESULT_COLUMNS
 
