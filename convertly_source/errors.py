@@ -26,6 +26,7 @@ from dlt.common.exceptions import (
 from dlt.load.exceptions import LoadClientJobException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+MAX_MESSAGE = 300  # characters of a message of a database
 REFUSALS = re.compile(  # of databases that are there, as their drivers put it
     "access denied|authentication failed|command denied|incorrect username or password"
     r"|insufficient privileges|no password supplied|not authorized|permission denied"
@@ -93,6 +94,10 @@ def explained(error: BaseException) -> ConvertlyError | None:
         if isinstance(cause, MissingDependencyException):
             packages = " ".join(f'"{package}"' for package in cause.dependencies)
             return ConvertlyError(f"{cause.caller} needs more packages.", f"pip install {packages}")
+    return refused_load(error) or _failed_destination(error)
+
+
+def _failed_destination(error: BaseException) -> ConvertlyError | None:
     for cause in causes(error):
         if isinstance(cause, PipelineStepFailed) and cause.step in ("sync", "load"):
             destination = cause.pipeline.destination
@@ -105,17 +110,10 @@ def explained(error: BaseException) -> ConvertlyError | None:
 def destination_error(error: BaseException, destination: str) -> ConvertlyError:
     """Return the error for a destination that can't be used; retrying helps unless it refused."""
     *_, reason = causes(error)
-    if isinstance(reason, LoadClientJobException):
-        reason = reason.client_exception
     message = f"The destination can't be used: {_first_line(reason)}"
     if REFUSALS.search(str(reason)):
         variable = f": DESTINATION__{destination.upper()}__CREDENTIALS" if destination else ""
         return SettingsError(message, f"Correct the credentials or rights{variable}.")
-    if any(isinstance(cause, LoadClientJobException) for cause in causes(error)):
-        return ConvertlyError(
-            f"The destination refused a load: {_first_line(reason)}",
-            "Correct the cause, then run again: what was not loaded is read again.",
-        )
     return ConvertlyError(
         message,
         "Close what else holds the file, start the server, or correct the credentials; "
@@ -130,5 +128,19 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def refused_load(error: BaseException) -> ConvertlyError | None:
+    """Return the error for rows that a destination did not take, None for other causes."""
+    for cause in causes(error):
+        if isinstance(cause, LoadClientJobException):
+            table = (cause.job_id or "").partition(".")[0]
+            *_, reason = causes(cause.client_exception)
+            return ConvertlyError(
+                f"The destination refused rows of table {table}: {_first_line(reason)}",
+                "Correct what it names, then run again: the jobs are read again.",
+            )
+    return None
+
+
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    line = next(iter(str(error).splitlines()), type(error).__name__)[:MAX_MESSAGE]
+    return "".join(char if char.isprintable() else " " for char in line)

@@ -172,10 +172,10 @@ def _load(
             for sentence in _new_fields(chunk.info):
                 report(sentence)
     new_jobs = count_rows(pipeline, "jobs") - jobs_before if can_count else None
-    if refresh.is_under_way(pipeline) and (full_refresh or is_whole):
-        refresh.finish(pipeline)
     if can_count:
         _create_results_table(pipeline)
+        if refresh.is_under_way(pipeline) and (full_refresh or is_whole):
+            refresh.finish(pipeline)
     if views:
         create_views(pipeline)
     return LoadResult(rows, new_jobs, place, name_in_sql(pipeline) if can_count else "")

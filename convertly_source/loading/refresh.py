@@ -91,11 +91,10 @@ def finish(pipeline: dlt.Pipeline) -> None:
         for table in {"jobs", "rejected_jobs", "removed_jobs"} & tables:
             name = client.make_qualified_table_name(table)
             client.execute_sql(f"DELETE FROM {name} WHERE _dlt_load_id <= %s", mark)  # noqa: S608
-        if "jobs__results" in tables:
-            client.execute_sql(
-                f"DELETE FROM {results} WHERE NOT EXISTS"  # noqa: S608
-                f" (SELECT 1 FROM {jobs} WHERE {jobs}._dlt_id = {results}._dlt_root_id)"
-            )
+        client.execute_sql(
+            f"DELETE FROM {results} WHERE NOT EXISTS"  # noqa: S608
+            f" (SELECT 1 FROM {jobs} WHERE {jobs}._dlt_id = {results}._dlt_root_id)"
+        )
     commit_state(pipeline, _take_mark)
 
 

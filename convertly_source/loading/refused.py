@@ -5,12 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dlt
-from dlt.load.exceptions import LoadClientJobException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from convertly_source.errors import ConvertlyError, causes
-
-MAX_MESSAGE = 300  # characters
+from convertly_source.errors import refused_load
 
 
 @contextmanager
@@ -26,28 +23,15 @@ def refusals_explained(pipeline: dlt.Pipeline) -> Iterator[None]:
     try:
         yield
     except PipelineStepFailed as error:
-        refusal = next(
-            (cause for cause in causes(error) if isinstance(cause, LoadClientJobException)), None
-        )
-        if refusal is None:
+        refusal = refused_load(error)
+        if not refusal:
             raise
         pipeline.abort_packages()
-        table = (refusal.job_id or "").partition(".")[0]
-        *_, reason = causes(refusal.client_exception)
-        raise ConvertlyError(
-            f"The destination refused rows of table {table}: {_first_line(reason)}",
-            "Correct what it names, then run again: nothing of this load is kept, and its jobs are"
-            " read again.",
-        ) from error
+        raise refusal from error
     finally:
         log.removeFilter(_is_of_no_job)
 
 
 def _is_of_no_job(record: logging.LogRecord) -> bool:
-    """Whether a log record is about anything but a job that failed: the error has all of that."""
-    return not (record.module == "load" and record.levelno >= logging.ERROR)
-
-
-def _first_line(error: BaseException) -> str:
-    line = next(iter(str(error).splitlines()), type(error).__name__)[:MAX_MESSAGE]
-    return "".join(char if char.isprintable() else " " for char in line)
+    """Whether a log record is not about a failed job: that is tried again, or the error tells."""
+    return not (record.module == "load" and record.levelno >= logging.WARNING)

@@ -3,14 +3,16 @@
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
 import dlt
+from dlt.common.exceptions import TerminalException
 from dlt.common.runtime.collector_base import Collector
 
-from convertly_source.errors import BusyError
+from convertly_source.errors import BusyError, explained
 from convertly_source.loading.target import (
     Target,
     commit_state,
@@ -21,6 +23,7 @@ from convertly_source.loading.target import (
 )
 
 MAX_ATTEMPTS = 6
+MAX_PAUSE = 600  # seconds
 
 T = TypeVar("T")
 
@@ -54,12 +57,9 @@ def load_alone(
         except Exception as error:  # noqa: BLE001 - such as a conflict with the other load
             failure = error
         own = len(pipeline.list_completed_load_packages())
-        try:
+        is_alone = True
+        with suppress(*(Exception,) if failure else ()):  # the destination may be away
             is_alone = count_rows(pipeline, "_dlt_loads") == loads_before + own
-        except Exception:  # the destination is away
-            if failure:
-                raise failure  # noqa: B904 - it says why
-            raise
         if failure and is_alone:
             raise failure
         if is_alone:
@@ -68,6 +68,8 @@ def load_alone(
             pipeline = target.fresh_pipeline(folder, progress)
             restore(pipeline)
             commit_state(pipeline, lambda state: state.update(sources=deepcopy(began)))
-        seconds = 2 * max(seconds, time.monotonic() - started)
+        if failure and isinstance(explained(failure), TerminalException):
+            raise failure
+        seconds = min(2 * max(seconds, time.monotonic() - started), MAX_PAUSE)
         time.sleep(random.uniform(0, seconds))  # noqa: S311 - else two would go on together
     raise BusyError(describe(pipeline))

@@ -26,18 +26,9 @@ def model(name: str) -> str:
 
 def create_views(pipeline: dlt.Pipeline) -> None:
     """Create the views in the dataset, in place of those that are there."""
-    drop_views(pipeline)
     with pipeline.sql_client() as client:
-        for view in MODELS:
-            name = client.make_qualified_table_name(view)
+        names = [client.make_qualified_table_name(view) for view in MODELS]
+        for name in reversed(names):
+            client.execute_sql(f"DROP VIEW IF EXISTS {name}")
+        for view, name in zip(MODELS, names, strict=True):
             client.execute_sql(f"CREATE VIEW {name} AS {model(view)}")
-
-
-def drop_views(pipeline: dlt.Pipeline) -> None:
-    """Drop the views, since no table can be dropped while they stand on it."""
-    if pipeline.destination.destination_name not in DESTINATIONS:
-        return
-    with pipeline.sql_client() as client:
-        if client.has_dataset():
-            for view in reversed(MODELS):
-                client.execute_sql(f"DROP VIEW IF EXISTS {client.make_qualified_table_name(view)}")

@@ -125,6 +125,19 @@ def test_without_a_load_before_it_begins_nothing(serve: Serve, tmp_path: Path) -
     assert load_into(TARGET, api, full_refresh=True).new_jobs == 20
 
 
+def test_results_may_come_with_the_refresh(serve: Serve, tmp_path: Path) -> None:
+    """A dataset whose first load was killed before any job had results can be refreshed."""
+    api = serve(DemoAccount(120))
+    for job in api.account.jobs:
+        job |= {"status": "pending", "results": None, "completed_at": None}
+    with restored(tmp_path / "killed") as pipeline:
+        next(load_in_chunks(pipeline, convertly_source(DEMO_KEY, api.url), 1))
+    for job in api.account.unfinished()[:5]:
+        api.account.finish(job)
+    load_into(TARGET, api, full_refresh=True)
+    assert content() == listed(api.account)
+
+
 def test_side_tables_are_refreshed_too(serve: Serve) -> None:
     """What was rejected or removed is as after a first load."""
     api = serve(DemoAccount(120))

@@ -78,6 +78,18 @@ def test_a_refused_load_is_explained_and_not_kept(
         assert client.execute_sql(sql) == [(21,)]
 
 
+def test_a_pipeline_of_ones_own_is_explained_too(warehouse: Warehouse, serve: Serve) -> None:
+    """After dlt's own `run`, `explained` tells the same; dlt keeps that load for its next try."""
+    api, pipeline = serve(DemoAccount(5)), warehouse.pipeline
+    pipeline.run(convertly_source(DEMO_KEY, api.url))
+    api.account.create(progress=5000)
+    refuse_progress(pipeline, refuse=True)
+    with pytest.raises(PipelineStepFailed) as caught:
+        pipeline.run(convertly_source(DEMO_KEY, api.url))
+    assert "refused rows of table jobs: " in str(explained(caught.value))
+    assert pipeline.has_pending_data
+
+
 def test_other_errors_are_left_alone(warehouse: Warehouse, serve: Serve) -> None:
     """An error of the API or of another kind passes as it is."""
     api = serve(DemoAccount(5))

@@ -14,7 +14,7 @@ from helpers.script import held, query
 
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
-from convertly_source.errors import BusyError, explained
+from convertly_source.errors import BusyError, SettingsError, explained
 from convertly_source.loading import Target
 from convertly_source.loading.load import load_in_chunks
 from convertly_source.loading.target import restore
@@ -127,6 +127,29 @@ def test_a_failure_beside_another_load_is_tried_again(
     one.meanwhile = fail
     assert one.load_alone() == 2
     assert len(pauses) == 1
+    assert_equal(api.account)
+
+
+def test_a_failure_that_lasts_is_raised_at_once(
+    api: DemoAPI, tmp_path: Path, pauses: list[float]
+) -> None:
+    """A refused key is not tried again, though another load came in between; the next one heals."""
+    one, two = Machine(api, tmp_path / "one"), Machine(api, tmp_path / "two")
+    assert one.load_alone() == 1
+    began = stored(tmp_path / "before")
+    api.account.create()
+
+    def fail() -> None:
+        two.load_once()
+        raise SettingsError("The API refused the key.", "Set another one.")
+
+    one.meanwhile = fail
+    with pytest.raises(SettingsError):
+        one.load_alone()
+    assert (one.attempts, pauses) == (2, [])
+    assert stored(tmp_path / "after") == began
+    one.meanwhile = lambda: None
+    one.load_alone()
     assert_equal(api.account)
 
 
