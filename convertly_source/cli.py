@@ -165,6 +165,8 @@ def print_summary(result: LoadResult, options: argparse.Namespace) -> None:
         f"{loaded} and {rows['jobs__results']:,} results; "
         f"{rows['rejected_jobs']:,} rejected, {rows['removed_jobs']:,} removed."
     )
+    if result.held is not None:
+        print(f"{result.listed:,} listed, {result.held:,} held.")
     if result.new_jobs is None:
         print(f"They are in {result.place}.")
     else:

@@ -1,8 +1,9 @@
 """The dlt source: settings in, resources out."""
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from datetime import datetime
-from typing import Any, Literal
+from datetime import datetime, timezone
+from typing import Any, Literal, NamedTuple
 
 import dlt
 from dlt.common.configuration.container import Container
@@ -11,6 +12,7 @@ from dlt.common.pipeline import PipelineContext
 from dlt.common.runtime.collector import NULL_COLLECTOR
 from dlt.common.schema.utils import has_table_seen_data
 from dlt.common.typing import TAnyDateTime, TSecretStrValue
+from dlt.common.utils import uniq_id
 from dlt.extract import DltResource
 from dlt.extract.hints import TResourceHints
 
@@ -35,6 +37,7 @@ from convertly_source.tables.schema import (
     REJECTED_COLUMNS,
     REMOVED_COLUMNS,
     RESULT_COLUMNS,
+    RUN_COLUMNS,
 )
 
 LONGEST_NAME = 50  # of a column; with the suffix of a variant it fits into any database
@@ -59,9 +62,9 @@ def convertly_source(
 ) -> list[DltResource]:
     """Load the jobs of a Convertly account, as they are at the time of each run.
 
-    The tables are `jobs`, its child `jobs__results`, `rejected_jobs` (jobs that can't be stored)
-    and `removed_jobs` (unfinished jobs that are no longer listed). Each setting may also come
-    from dlt's configuration, section `[sources.convertly]`.
+    The tables are `jobs`, its child `jobs__results`, `rejected_jobs` (jobs that can't be stored),
+    `removed_jobs` (unfinished jobs that are no longer listed) and `runs` (one row per run). Each
+    setting may also come from dlt's configuration, section `[sources.convertly]`.
 
     Args:
         api_key: A key of the workspace. Without one, `CONVERTLY_API_KEY` is used.
@@ -85,8 +88,8 @@ def convertly_source(
             the whole history was deleted.
 
     Returns:
-        The source, with the resources `jobs`, `rejected_jobs` and `removed_jobs`. One reading of
-        the account feeds all three: select `jobs` with the others.
+        The source, with the resources `jobs`, `rejected_jobs`, `removed_jobs` and `runs`. One
+        reading of the account feeds all four: select `jobs` with the others.
 
     Raises:
         SettingsError: A setting is missing or has a value that is not allowed. While the account
@@ -120,6 +123,7 @@ def convertly_source(
         ("jobs", jobs, JOB_COLUMNS, "id"),
         ("rejected_jobs", reader.side_table("rejected_jobs"), REJECTED_COLUMNS, "fingerprint"),
         ("removed_jobs", reader.side_table("removed_jobs"), REMOVED_COLUMNS, "id"),
+        ("runs", reader.side_table("runs"), RUN_COLUMNS, "run_id"),
     ):
         resource = dlt.resource(rows, name=table)
         resource.apply_hints(
@@ -144,7 +148,24 @@ class Feed:
         self.readers = 0  # that have not come to their end
         self.was_read = False
         self.side_states: dict[str, dict[str, Any]] = {}  # of the side tables that are selected
-        self.side_rows: dict[str, list[dict[str, Any]]] = {}
+        self.side_rows = defaultdict[str, list[dict[str, Any]]](list)
+
+    def add(self, table: str, rows: list[dict[str, Any]]) -> int:
+        """Add rows of a side table, if it is selected; return how many are new in it."""
+        if table not in self.side_states:
+            return 0
+        new = _not_recorded(table, rows, self.side_states[table])
+        self.side_rows[table] += new
+        return len(new)
+
+
+class StartedRun(NamedTuple):
+    """A run, and what its row of `runs` is made of."""
+
+    run: IncrementalRun
+    started_at: datetime
+    requests_before: int
+    counts: Counter[str]  # of what it has found
 
 
 class AccountReader:
@@ -170,7 +191,7 @@ class AccountReader:
         self._new_run = new_run
         self._status = status
         self._table_format = table_format
-        self._stopped: dict[object, IncrementalRun] = {}
+        self._stopped: dict[object, StartedRun] = {}
         self._current_feed = Feed(None)
 
     def read(self, created_at: Created) -> Iterator[Any]:
@@ -229,15 +250,17 @@ class AccountReader:
         _check_state(state)
         self._mapper.restore_columns(_stored_columns())
         state["landmarks"] = states.get("landmarks", [])  # all ways to load know the account
-        run = self._stopped.pop(_resume_point(window, state), None) or self._new_run(state, window)
+        started = self._stopped.pop(_resume_point(window, state), None)
+        started = started or self._start(state, window)
+        run = started.run
         metrics = dlt.current.resource_metrics()
         metrics["is_complete"] = False
         # The run reads exactly this range, so dlt filters no rows by it.
         created_at.advance(state["cursor"])  # type: ignore[arg-type]  # None is allowed
         try:
-            yield from self._rows(run, feed)
+            yield from self._rows(started, feed)
         except GeneratorExit:
-            self._stopped[_resume_point(window, run.state)] = run
+            self._stopped[_resume_point(window, run.state)] = started
             raise
         finally:
             state.update(run.state)
@@ -247,19 +270,46 @@ class AccountReader:
         state["jobs_read"] = 0
         if scope == "window":
             del states[scope]
+        kind = "window" if scope == "window" else metrics.get("kind", "load")
+        metrics["last_run"] = self._run_record(started, kind, has_count=scope == "all")
+        feed.add("runs", [metrics["last_run"]])
         metrics["is_complete"] = True
         yield _empty_table()
 
-    def _rows(self, run: IncrementalRun, feed: Feed) -> Iterator[Any]:
+    def _start(self, state: RunState, window: tuple[datetime, datetime]) -> StartedRun:
+        started_at, requests = datetime.now(timezone.utc), self._client.requests
+        return StartedRun(self._new_run(state, window), started_at, requests, Counter())
+
+    def _run_record(self, started: StartedRun, kind: str, *, has_count: bool) -> dict[str, Any]:
+        """Return the row of `runs` for a run that has come to its end."""
+        counts, run = started.counts, started.run
+        return {
+            "run_id": uniq_id(),
+            "kind": kind,
+            "started_at": started.started_at,
+            "finished_at": datetime.now(timezone.utc),
+            "listed": run.listed,
+            "held": run.held if has_count else None,
+            "jobs_loaded": counts["jobs"],
+            "results_loaded": counts["jobs__results"],
+            "rejected": counts["rejected_jobs"],
+            "removed": counts["removed_jobs"],
+            "open_jobs": run.open_jobs,
+            "requests": self._client.requests - started.requests_before,
+        }
+
+    def _rows(self, started: StartedRun, feed: Feed) -> Iterator[Any]:
         """Yield what a run finds as rows of `jobs`, with hints when there are new columns."""
+        run, counts = started.run, started.counts
         show_progress = _progress()
         columns_hinted = None
         for changes in run.changes:
             show_progress("Jobs read", changes.jobs_read, run.expected)
             rows = dict(self._mapper.tables(changes))
-            for table, state in feed.side_states.items():
-                new = _not_recorded(table, rows[table], state)
-                feed.side_rows.setdefault(table, []).extend(new)
+            for table in ("rejected_jobs", "removed_jobs"):
+                counts[table] += feed.add(table, rows[table])
+            counts["jobs"] += len(rows["jobs"])
+            counts["jobs__results"] += sum(len(job["results"]) for job in rows["jobs"])
             if rows["jobs"] and columns_hinted == self._mapper.new_column_count:
                 yield rows["jobs"]
             elif rows["jobs"]:

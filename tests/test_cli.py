@@ -60,9 +60,9 @@ def test_the_demo_is_loaded_as_in_the_readme() -> None:
     """`load --demo` needs no key, prints what the README shows, and its SQL works."""
     done = load("--demo")
     assert done.returncode == 0, done.stderr
-    summary, place, example, look = done.stdout.splitlines()
+    summary, proof, place, example, look = done.stdout.splitlines()
     assert summary.startswith("Loaded 3,000 jobs (3,000 new, 0 updated) and ")
-    assert all(line in README.read_text() for line in (summary, example))
+    assert all(line in README.read_text() for line in (summary, proof, example))
     assert look == "Look at them: convertly-source explore"
     assert f"{Path.cwd()}/convertly.duckdb" in place
     assert content() == listed(DemoAccount())
@@ -115,9 +115,10 @@ def test_a_lake_has_no_count_of_new_jobs(api: DemoAPI, tmp_path: Path) -> None:
     lake = {"DESTINATION__FILESYSTEM__BUCKET_URL": f"file://{tmp_path}/lake"}
     done = load("--destination", "filesystem", **lake)
     assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()
+    first, second, third = done.stdout.splitlines()
     assert re.fullmatch(r"Loaded 20 jobs and \d+ results; 0 rejected, 0 removed.", first)
-    assert second.startswith("They are in convertly_data of ")
+    assert second == "20 listed, 20 held."
+    assert third.startswith("They are in convertly_data of ")
 
 
 @pytest.mark.parametrize(

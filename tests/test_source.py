@@ -44,7 +44,7 @@ def test_the_arguments_of_the_source() -> None:
     }
     made = source(DEMO_KEY)
     assert (made.name, made.section) == ("convertly", "convertly")
-    assert list(made.resources) == ["jobs", "rejected_jobs", "removed_jobs"]
+    assert list(made.resources) == ["jobs", "rejected_jobs", "removed_jobs", "runs"]
 
 
 def test_the_window_is_the_incremental_of_the_resource() -> None:
@@ -66,7 +66,7 @@ def test_the_source_is_read_without_a_pipeline(
     monkeypatch.setenv("CONVERTLY_API_KEY", DEMO_KEY)
     monkeypatch.setenv("CONVERTLY_BASE_URL", api.url)
     Container()[PipelineContext].deactivate()
-    records = list(source(auth_method=auth_method))
+    records = list(source(auth_method=auth_method).with_resources("jobs"))
     assert [record["id"] for record in records] == [job["id"] for job in api.account.jobs]
 
 

@@ -73,6 +73,8 @@ class LoadResult(NamedTuple):
 
     rows: Counter[str]  # rows that were loaded, by table
     new_jobs: int | None  # how many jobs the table has gained; None for a lake, which can't count
+    listed: int  # jobs in the list of the API when the load began
+    held: int | None  # how many of these are loaded; None with a status or a window
     place: str  # where the tables are, in words
     dataset: str  # as it is named in SQL, quoted where that may be needed
 
@@ -150,10 +152,11 @@ def _load(
     views: bool,
 ) -> LoadResult:
     """Load into the target of a pipeline that was restored, while nobody else does."""
-    host = source.resources["jobs"].custom_metrics["host"]
+    metrics = source.resources["jobs"].custom_metrics
+    host = metrics["host"]
     was_loaded = "jobs" in stored_tables(pipeline)
     refresh.check_mark(pipeline)
-    is_whole = source.resources["jobs"].custom_metrics["is_whole"]
+    is_whole = metrics["is_whole"]
     is_damaged = not is_lake(pipeline) and was_loaded and _repair(pipeline, report)
     if is_damaged and not is_whole:
         report("This load reads a part of the account: load once without a range and a status.")
@@ -164,6 +167,7 @@ def _load(
         if is_damaged:
             refresh.begin(pipeline, is_same_account=True)
         refresh.go_on(pipeline, is_whole=is_whole)
+    metrics["kind"] = "refresh" if refresh.is_under_way(pipeline) else "load"
     can_count = not is_lake(pipeline)
     jobs_before = count_rows(pipeline, "jobs") if can_count else 0
     for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
@@ -178,7 +182,9 @@ def _load(
             refresh.finish(pipeline)
     if views:
         create_views(pipeline)
-    return LoadResult(rows, new_jobs, place, name_in_sql(pipeline) if can_count else "")
+    run = metrics["last_run"]
+    dataset = name_in_sql(pipeline) if can_count else ""
+    return LoadResult(rows, new_jobs, run["listed"], run["held"], place, dataset)
 
 
 def _is_demo(pipeline: dlt.Pipeline, host: str, report: Callable[[str], None]) -> bool:

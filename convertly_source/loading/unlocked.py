@@ -22,7 +22,7 @@ from convertly_source.loading.target import (
     using,
 )
 
-MAX_ATTEMPTS = 6
+MAX_ATTEMPTS = 5
 MAX_PAUSE = 600  # seconds
 
 T = TypeVar("T")

@@ -109,6 +109,12 @@ class IncrementalRun:
         return self.state["held"] + self._counts.total()
 
     @property
+    def open_jobs(self) -> int:
+        """The number of jobs that had not ended."""
+        statuses = [status for _, status, *_ in self.state["tracked"].values()]
+        return sum(status not in FINAL_STATUSES for status in statuses)
+
+    @property
     def _horizon(self) -> datetime:
         """The time from which on the next run reads again."""
         return max(self.state["cursor"] or BEGINNING, BEGINNING + LAG) - LAG

@@ -61,11 +61,26 @@ REMOVED_COLUMNS = _columns(
     last_status=("text", "status when last seen: `pending`, `processing`"),
     noticed_at=("timestamp", "when it was first found missing (UTC)"),
 )
+RUN_COLUMNS = _columns(
+    run_id=("text", "key of the table"),
+    kind=("text", "`load`, `refresh` or `window`"),
+    started_at=("timestamp", "when the run began (UTC)"),
+    finished_at=("timestamp", "when all was read (UTC)"),
+    listed=("bigint", "number of jobs that the API listed when the run began"),
+    held=("bigint", "how many of these are loaded, by the count of the reading; at rest all"),
+    jobs_loaded=("bigint", "number of jobs loaded by the run"),
+    results_loaded=("bigint", "number of rows of `jobs__results` loaded by the run"),
+    rejected=("bigint", "number of jobs that were found and can't be stored"),
+    removed=("bigint", "number of jobs that were found missing"),
+    open_jobs=("bigint", "number of jobs that had not ended"),
+    requests=("bigint", "number of requests sent, repeated ones too"),
+)
 TABLES: dict[str, tuple[str, Columns]] = {
     "jobs": ("one row per job", JOB_COLUMNS),
     "jobs__results": ("one row per file or other item of `results`", RESULT_COLUMNS),
     "rejected_jobs": ("jobs that can't be stored", REJECTED_COLUMNS),
     "removed_jobs": ("unfinished jobs that are no longer listed", REMOVED_COLUMNS),
+    "runs": ("one row per run that came to its end, also when nothing was new", RUN_COLUMNS),
 }
 for required in (JOB_COLUMNS["id"], JOB_COLUMNS["created_at"], RESULT_COLUMNS["job_id"]):
     required["nullable"] = False

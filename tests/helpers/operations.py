@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from convertly_source.demo import DemoAccount, DemoAPI
 from convertly_source.loading import Target
 from helpers.model import summary
-from helpers.script import access, started
+from helpers.script import Done, access, load_from, started
 from helpers.warehouse import Place
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ class Loader:
     def run(self, *arguments: str, machine: str = "one") -> tuple[int, str, list[str]]:
         """Load to the end; return the exit code, the output, and the lines for a person."""
         return end(self.start(*arguments, machine=machine))
+
+    def load(self) -> Done:
+        """Load to the end in this process."""
+        return load_from(self.api, *self._place.arguments, **self._place.settings)
 
     def select(self, sql: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query, in which `{table}` is a table of the dataset."""

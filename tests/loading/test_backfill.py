@@ -41,6 +41,7 @@ from convertly_source.loading.backfill import (
 from convertly_source.loading.load import load_in_chunks
 from convertly_source.loading.target import restore
 from convertly_source.reading.run import LAG
+from convertly_source.tables.schema import TABLES
 
 Serve = Callable[..., DemoAPI]
 DAY = timedelta(days=1)
@@ -106,7 +107,7 @@ def test_windows_one_by_one_are_the_account(serve: Serve) -> None:
     assert_equal(in_duckdb, history.api.account)
     assert schemas(in_duckdb) == ["history"]
     tables = in_duckdb("SELECT table_name FROM duckdb_tables() ORDER BY 1")
-    kept = {"_dlt_loads", "_dlt_version", "jobs", "jobs__results", "rejected_jobs", "removed_jobs"}
+    kept = {"_dlt_loads", "_dlt_version", *TABLES}
     assert {name for (name,) in tables} == kept
     assert history.check(whole_of(windows)).jobs == 150
     assert history.plan(days=4) == windows

@@ -15,10 +15,10 @@ from helpers.script import held, query
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.errors import BusyError, SettingsError, explained
-from convertly_source.loading import Target
+from convertly_source.loading import Target, unlocked
 from convertly_source.loading.load import load_in_chunks
 from convertly_source.loading.target import restore
-from convertly_source.loading.unlocked import MAX_ATTEMPTS, load_alone
+from convertly_source.loading.unlocked import load_alone
 
 Serve = Callable[..., DemoAPI]
 TARGET = Target()
@@ -64,9 +64,10 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture
-def api(serve: Serve) -> DemoAPI:
-    """Serve an account of three pages."""
-    return serve(DemoAccount(250))
+def api(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> DemoAPI:
+    """Serve an account of two pages to loads that give up after three attempts."""
+    monkeypatch.setattr(unlocked, "MAX_ATTEMPTS", 3)
+    return serve(DemoAccount(150))
 
 
 def assert_equal(account: DemoAccount) -> None:
@@ -165,7 +166,7 @@ def test_a_failure_alone_is_raised(api: DemoAPI, tmp_path: Path, pauses: list[fl
         one.load_alone()
     assert (one.attempts, pauses) == (1, [])
     loaded = query("SELECT count(*) FROM convertly_data.jobs")[0][0]
-    assert 0 < loaded < 250
+    assert 0 < loaded < 150
     one.meanwhile = lambda: None
     one.load_alone()
     assert_equal(api.account)
@@ -193,7 +194,7 @@ def test_others_all_the_time_are_reported(
     one.meanwhile = two.load_once
     with pytest.raises(BusyError, match="Another load into convertly_data of duckdb"):
         one.load_alone()
-    assert (one.attempts, len(pauses)) == (MAX_ATTEMPTS, MAX_ATTEMPTS)
+    assert (one.attempts, len(pauses)) == (3, 3)
     one.meanwhile = lambda: None
     one.load_alone()
     assert_equal(api.account)

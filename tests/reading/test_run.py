@@ -360,7 +360,7 @@ def test_a_list_without_order_is_read_whole_until_it_heals(
     assert_equal(shelf, api.account)
 
 
-def test_a_job_that_vanishes_from_a_list_without_order_is_not_counted() -> None:
+def test_a_job_gone_from_a_list_without_order_is_not_counted() -> None:
     """Without an order, all that is listed was handed over, whatever has gone."""
     api, shelf = DemoAPI(DemoAccount(12, every=MINUTE), order=in_no_order), Shelf()
     shelf.run(api)
