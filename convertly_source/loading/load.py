@@ -35,6 +35,7 @@ from convertly_source.loading.target import (
     repair_tables,
     restore,
     stored_tables,
+    trim_state,
     using,
     working_folder,
 )
@@ -180,6 +181,7 @@ def _load(
         _create_results_table(pipeline)
         if refresh.is_under_way(pipeline) and (full_refresh or is_whole):
             refresh.finish(pipeline)
+        trim_state(pipeline)
     if views:
         create_views(pipeline)
     run = metrics["last_run"]

@@ -23,6 +23,7 @@ from convertly_source.errors import ConvertlyError, SettingsError, destination_e
 
 NAME = "convertly"  # of the pipeline
 SCHEMA = "convertly"
+KEPT_STATES = 20  # of those that are stored, the last ones
 
 
 class Target(NamedTuple):
@@ -137,6 +138,19 @@ def commit_state(pipeline: dlt.Pipeline, change: Callable[[Any], object]) -> Non
         change(state)
     pipeline.normalize()
     pipeline.load()
+
+
+def trim_state(pipeline: dlt.Pipeline) -> None:
+    """Delete all but the last stored states: each load that changes the state stores all of it."""
+    with pipeline.sql_client() as client:
+        table = client.make_qualified_table_name(pipeline.default_schema.state_table_name)
+        of_pipeline = f"FROM {table} WHERE pipeline_name = %s"
+        sql = f"SELECT _dlt_load_id {of_pipeline} ORDER BY _dlt_load_id DESC"
+        rows = client.execute_sql(sql, pipeline.pipeline_name) or []
+        if len(rows) > KEPT_STATES:
+            oldest = rows[KEPT_STATES - 1][0]
+            sql = f"DELETE {of_pipeline} AND _dlt_load_id < %s"
+            client.execute_sql(sql, pipeline.pipeline_name, oldest)
 
 
 def is_lake(pipeline: dlt.Pipeline) -> bool:

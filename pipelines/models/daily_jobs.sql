@@ -4,6 +4,7 @@ SELECT
     job_type,
     status,
     COUNT(*) AS jobs,
+    COUNT(removed_at) AS removed_jobs,
     CAST(SUM(SUM(CASE WHEN status = 'failed' THEN 1 ELSE 0 END)) OVER of_type AS DOUBLE PRECISION)
     / NULLIF(SUM(SUM(CASE WHEN status IN ('completed', 'failed') THEN 1 ELSE 0 END)) OVER of_type, 0) AS failure_rate,
     PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY duration_seconds) AS p50_duration_seconds,

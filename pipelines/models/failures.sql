@@ -1,13 +1,15 @@
 -- Jobs that failed, or have files that did, the most recent first, with the API's message.
 SELECT
-    id,
-    job_type,
-    status,
-    created_at,
-    completed_at,
-    total_files,
-    failed_files,
-    error_message
+    jobs.id,
+    jobs.job_type,
+    jobs.status,
+    jobs.created_at,
+    jobs.completed_at,
+    jobs.total_files,
+    jobs.failed_files,
+    jobs.error_message,
+    removed_jobs.noticed_at AS removed_at
 FROM jobs
-WHERE status = 'failed' OR failed_files > 0
-ORDER BY created_at DESC
+LEFT JOIN removed_jobs ON removed_jobs.id = jobs.id
+WHERE jobs.status = 'failed' OR jobs.failed_files > 0
+ORDER BY jobs.created_at DESC

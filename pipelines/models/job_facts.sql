@@ -12,8 +12,10 @@ SELECT
     files.bytes_in,
     files.bytes_out,
     files.bytes_in - files.bytes_out AS bytes_saved,
-    100 * CAST(files.bytes_in - files.bytes_out AS DOUBLE PRECISION) / NULLIF(files.bytes_in, 0) AS saved_percent
+    100 * CAST(files.bytes_in - files.bytes_out AS DOUBLE PRECISION) / NULLIF(files.bytes_in, 0) AS saved_percent,
+    removed_jobs.noticed_at AS removed_at
 FROM jobs
+LEFT JOIN removed_jobs ON removed_jobs.id = jobs.id
 LEFT JOIN (
     SELECT
         job_id,

@@ -11,7 +11,7 @@ from helpers.warehouse import load_into
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.errors import ConvertlyError, SettingsError
-from convertly_source.loading import Target
+from convertly_source.loading import Target, target
 from convertly_source.loading.backfill import plan_windows
 from convertly_source.loading.target import (
     NAME,
@@ -148,6 +148,23 @@ def test_what_fails_at_a_destination_is_explained() -> None:
     error = SettingsError("This.", "That.")
     with pytest.raises(SettingsError, match=r"^This\.$"), using(TARGET):
         raise error
+
+
+def test_the_last_states_are_kept(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the stored states only the last ones stay, of other pipelines all."""
+    monkeypatch.setattr(target, "KEPT_STATES", 2)
+    api = serve(DemoAccount(20))
+    load_into(TARGET, api)
+    query("UPDATE convertly_data._dlt_pipeline_state SET pipeline_name = 'mine'")
+    for _ in range(4):
+        api.account.create()
+        load_into(TARGET, api)
+    states = (
+        "SELECT count(*) FROM convertly_data._dlt_pipeline_state GROUP BY pipeline_name = 'mine'"
+    )
+    assert sorted(query(states)) == [(1,), (2,)]
+    assert load_into(TARGET, api).rows["jobs"] == 0
+    assert content() == listed(api.account)
 
 
 def test_an_empty_dataset_has_no_tables(tmp_path: Path) -> None:
