@@ -116,7 +116,7 @@ def destination_error(error: BaseException, destination: str) -> ConvertlyError:
         return SettingsError(message, f"Correct the credentials or rights{variable}.")
     return ConvertlyError(
         message,
-        "Close what else holds the file, start the server, or correct the credentials; "
+        "Close what else holds the file, start the server, free space, or correct the credentials; "
         "then run again.",
     )
 

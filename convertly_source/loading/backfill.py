@@ -22,6 +22,7 @@ from convertly_source.api.client import FINAL_STATUSES
 from convertly_source.errors import ResponseError, SettingsError
 from convertly_source.loading.load import load_in_chunks
 from convertly_source.loading.locks import database_lock, file_lock
+from convertly_source.loading.refused import without_failures_in_the_log
 from convertly_source.loading.target import (
     Target,
     count_rows,
@@ -198,7 +199,7 @@ def _stateless(
 
     Raise `ConvertlyError` if the destination can't be used.
     """
-    with TemporaryDirectory() as folder:
+    with without_failures_in_the_log(), TemporaryDirectory() as folder:
         pipeline = target.pipeline(folder, progress, **destination_options)
         pipeline.config.restore_from_destination = False
         with using(target):

@@ -19,7 +19,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from convertly_source.loading import refresh
 from convertly_source.loading.locks import database_lock, file_lock, has_lock
-from convertly_source.loading.refused import refusals_explained
+from convertly_source.loading.refused import refusals_explained, without_failures_in_the_log
 from convertly_source.loading.settings import configure
 from convertly_source.loading.target import (
     Target,
@@ -129,7 +129,7 @@ def load_account(
     load = partial(
         _load, source, place, rows, report, pages_per_chunk, full_refresh=full_refresh, views=views
     )
-    with file_lock(folder, place, wait_seconds):
+    with without_failures_in_the_log(), file_lock(folder, place, wait_seconds):
         pipeline = target.fresh_pipeline(folder, progress)
         refuse_ambiguous_name(pipeline)
         if not (has_lock(pipeline) or is_lake(pipeline)):

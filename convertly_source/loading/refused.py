@@ -1,4 +1,4 @@
-"""A load that the destination refuses: explained in two lines, and not kept for the next run."""
+"""Loads that fail: explained in two lines instead of dlt's log, and not kept for the next run."""
 
 import logging
 from collections.abc import Iterator
@@ -14,12 +14,9 @@ from convertly_source.errors import refused_load
 def refusals_explained(pipeline: dlt.Pipeline) -> Iterator[None]:
     """Raise `ConvertlyError` when a load of the pipeline within the `with` block is refused.
 
-    It names the table and quotes the destination, in place of dlt's log lines and tracebacks. The
-    refused package is dropped, and the state is what it was before, so that the next run reads its
-    jobs again. Other errors are left alone.
+    It names the table and quotes the destination. The refused package is dropped, and the state is
+    what it was before, so that the next run reads its jobs again. Other errors are left alone.
     """
-    log = logging.getLogger("dlt")
-    log.addFilter(_is_of_no_job)
     try:
         yield
     except PipelineStepFailed as error:
@@ -28,10 +25,19 @@ def refusals_explained(pipeline: dlt.Pipeline) -> Iterator[None]:
             raise
         pipeline.abort_packages()
         raise refusal from error
+
+
+@contextmanager
+def without_failures_in_the_log() -> Iterator[None]:
+    """Let dlt log no traceback and no failed job: it is tried again, or the error tells."""
+    log = logging.getLogger("dlt")
+    log.addFilter(_is_no_failure)
+    try:
+        yield
     finally:
-        log.removeFilter(_is_of_no_job)
+        log.removeFilter(_is_no_failure)
 
 
-def _is_of_no_job(record: logging.LogRecord) -> bool:
-    """Whether a log record is not about a failed job: that is tried again, or the error tells."""
-    return not (record.module == "load" and record.levelno >= logging.WARNING)
+def _is_no_failure(record: logging.LogRecord) -> bool:
+    is_of_a_job = record.module == "load" and record.levelno >= logging.WARNING
+    return not (is_of_a_job or record.exc_info)

@@ -1,6 +1,5 @@
 """The listed job: what the reading needs to know of one entry of the list."""
 
-import re
 from collections import Counter
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
@@ -26,15 +25,12 @@ class ListedJob(NamedTuple):
 
     @classmethod
     def parse(cls, raw: Any) -> "ListedJob":
-        """Read the id and the time of creation; each is None where it can't be used.
-
-        An id is taken as it is, but for characters that no database stores.
-        """
+        """Read the id, as it is, and the time of creation; each is None where it can't be used."""
         if not isinstance(raw, dict):
             return cls(raw, None, None)
         identity = raw.get("id")
         is_usable = isinstance(identity, (str, int)) and not isinstance(identity, bool)
-        key = storable(str(identity)) if is_usable else ""
+        key = str(identity) if is_usable else ""
         return cls(raw, key if key.strip() else None, parse_datetime(raw.get("created_at")))
 
     @property
@@ -45,7 +41,7 @@ class ListedJob(NamedTuple):
     @property
     def status(self) -> str:
         """The status as text, empty when there is none."""
-        return storable(str(self.raw.get("status") or "")) if isinstance(self.raw, dict) else ""
+        return str(self.raw.get("status") or "") if isinstance(self.raw, dict) else ""
 
     @property
     def is_final(self) -> bool:
@@ -111,13 +107,6 @@ class RemovedJob(NamedTuple):
     id: str
     created_at: datetime
     last_status: str
-
-
-def storable(text: str) -> str:
-    """Return the text with U+FFFD for NUL and for lone surrogates, which databases refuse."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return re.sub("[\0\ud800-\udfff]", "\ufffd", text)
 
 
 def parse_datetime(value: Any) -> datetime | None:

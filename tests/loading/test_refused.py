@@ -15,7 +15,7 @@ from helpers.warehouse import Warehouse
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply
 from convertly_source.errors import ConvertlyError, SettingsError, explained
-from convertly_source.loading.refused import refusals_explained
+from convertly_source.loading.refused import refusals_explained, without_failures_in_the_log
 
 Serve = Callable[..., DemoAPI]
 
@@ -25,7 +25,7 @@ def run(pipeline: dlt.Pipeline, api: DemoAPI) -> None:
     source = convertly_source(DEMO_KEY, api.url)
     pipeline.extract(source)
     pipeline.normalize()
-    with refusals_explained(pipeline):
+    with without_failures_in_the_log(), refusals_explained(pipeline):
         pipeline.load()
 
 

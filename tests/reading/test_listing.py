@@ -296,18 +296,16 @@ def test_an_entry_that_is_no_object_is_not_usable(raw: Any) -> None:
 @pytest.mark.parametrize(
     ("identity", "key"),
     [
-        ("a\0b", "a\ufffdb"),
-        ("\ud83d", "\ufffd"),
+        ("a\ufffdb", "a\ufffdb"),
         (" Ab ", " Ab "),
-        ("é\0", "é\ufffd"),
         (" \t", None),
         ("", None),
         (7, "7"),
         (True, None),
     ],
 )
-def test_an_id_is_taken_as_it_is_but_can_be_stored(identity: Any, key: str | None) -> None:
-    """An id is not stripped or folded; NUL and lone surrogates are replaced."""
+def test_an_id_is_taken_as_it_is(identity: Any, key: str | None) -> None:
+    """An id is not stripped or folded, and not made of another value than a text or integer."""
     assert ListedJob.parse({"id": identity}).id == key
     assert ListedJob.parse({"id": "1", "status": identity}).status == (
         "True" if identity is True else (key or identity)
