@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,9 @@ def test_a_lake_has_no_count_of_new_jobs(api: DemoAPI, tmp_path: Path) -> None:
         (["load", "--chunk-pages", "-1"], ["--chunk-pages", "negative"]),
         (["load", "--wait", "-1"], ["--wait", "no time"]),
         (["load", "--wait", "nan"], ["--wait", "no time"]),
-        (["load", "--nonsense"], ["--nonsense", "--help"]),
+        (["load", "--nonsense"], ["Unrecognized arguments: --nonsense.", "load --help"]),
+        (["check", "--demo"], ["--demo", "See convertly-source check --help."]),
+        (["--nonsense", "load"], ["See convertly-source --help."]),
         (["load", "--destination", "nowhere"], ["'nowhere'", "/destinations"]),
         (["load", "--destination", "filesystem", "--table-format", "x"], ["delta, iceberg"]),
         (["load", "--table-format", "delta"], ["--destination filesystem"]),
@@ -139,7 +142,7 @@ def test_a_lake_has_no_count_of_new_jobs(api: DemoAPI, tmp_path: Path) -> None:
         (["load", "--open", "--destination", "filesystem"], ["views", "duckdb"]),
         (["explore", "--destination", "filesystem"], ["views", "duckdb"]),
         (["backfill", "--start", "yesterday"], ["start 'yesterday'"]),
-        (["backfill", "--start", "2027-01-01"], ["end ", "2026-05-"]),
+        (["backfill", "--start", "2027-01-01"], ["start '2027-01-01'", "2026-05-"]),
         (["backfill", "--days", "0"], ["0", "minute"]),
         (["backfill", "--days", "many"], ["--days"]),
         (["backfill", "--destination", "nowhere"], ["'nowhere'"]),
@@ -199,8 +202,19 @@ HINTED: dict[str, Callable[[DemoAPI], Done]] = {
 def test_each_hint_follows_a_real_error(api: DemoAPI, setting: str) -> None:
     """An error that an argument can help with names that argument, which there is."""
     code = 1 if setting == "wait_seconds" else 2
-    assert_refused(HINTED[setting](api), code, HINTS[setting])
-    assert {*re.findall(r"--[a-z-]+", HINTS[setting])} <= options_of("load")
+    assert_refused(HINTED[setting](api), code, *HINTS[setting].values())
+    for option, hint in HINTS[setting].items():
+        named = f"--{option.replace('_', '-')}"
+        assert named in options_of("load")
+        assert set(re.findall(r"--[a-z-]+", hint)) == {named}
+
+
+def test_a_hint_names_only_what_the_command_has() -> None:
+    """`check` has no demo account to try, `load` and `backfill` have."""
+    for command in ("load", "backfill", "check"):
+        done = run(command)
+        assert_refused(done, 2, "There is no API key.")
+        assert ("--demo" in done.stderr) is (command != "check")
 
 
 def test_without_a_key_the_ways_out_are_named() -> None:
@@ -272,6 +286,19 @@ def test_ctrl_c_ends_the_process_in_two_lines(
         "Stopped. At least 0 jobs of this run are loaded.",
         "Nothing is lost: the next run continues from there.",
     ]
+
+
+def test_a_reader_that_has_ended_ends_it_quietly(capfd: pytest.CaptureFixture[str]) -> None:
+    """`convertly-source tables | head -1` ends without a traceback."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with open(writer, "w") as output, redirect_stdout(output):  # noqa: PTH123
+            assert main(["tables"]) == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not capfd.readouterr().err
 
 
 def test_dlts_settings_win_over_the_vendors_names(serve: Serve) -> None:
