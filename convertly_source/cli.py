@@ -116,7 +116,7 @@ def parser() -> Parser:
     add("--models", action="store_true", help="create the views for BI in the dataset")
     add("--open", action="store_true", help="look at the jobs afterwards, in a browser")
     add("--trust-account", action="store_true", help="load although no known job is listed")
-    add("--full-refresh", action="store_true", help="drop tables and state, load all again")
+    add("--full-refresh", action="store_true", help="read all again, delete what is gone")
     add(
         "--chunk-pages",
         type=_count,

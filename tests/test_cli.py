@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from helpers.lists import in_no_order, oldest_first
 from helpers.script import (
-    README,
     ROOT,
     Done,
     access,
@@ -55,29 +54,6 @@ def options_of(command: str) -> set[str]:
     """Return the options that a command takes, by its help."""
     commands: Any = next(action.choices for action in parser()._actions if action.choices)
     return {name for action in commands[command]._actions for name in action.option_strings}
-
-
-def test_the_demo_is_loaded_as_in_the_readme() -> None:
-    """`load --demo` needs no key, prints what the README shows, and its SQL works."""
-    done = load("--demo")
-    assert done.returncode == 0, done.stderr
-    summary, place, example, look = done.stdout.splitlines()
-    assert summary.startswith("Loaded 3,000 jobs (3,000 new, 0 updated) and ")
-    assert all(line in README.read_text() for line in (summary, example))
-    assert look == "Look at them: convertly-source explore"
-    assert f"{Path.cwd()}/convertly.duckdb" in place
-    assert content() == listed(DemoAccount())
-    assert sum(count for *_, count in query(example)) == 3000
-    again = load("--demo").stdout
-    assert again.startswith("Loaded 0 jobs (0 new, 0 updated) and 0 results; 0 rejected, 0 removed")
-
-
-def test_the_readme_names_options_that_there_are() -> None:
-    """Each option in the README is one of the command line, or of a program that it names."""
-    known = {option for command in COMMANDS for option in options_of(command)}
-    found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README.read_text()))
-    assert {"--demo", "--destination", "--full-refresh"} <= found
-    assert found <= known | {"--conf"}  # of Airflow
 
 
 def test_new_and_updated_jobs_are_counted(api: DemoAPI) -> None:
@@ -351,13 +327,6 @@ def test_the_key_is_nowhere(
     for secret in (KEY, "token=", "aGVsbG8", "H4sIAAAA"):
         assert not any(secret.encode() in text for text in texts), secret
     assert any(b"convertly" in text for text in texts)
-
-
-def test_the_readme_has_the_tables() -> None:
-    """The README's table of tables is what `tables` prints."""
-    done = run("tables")
-    assert done.returncode == 0
-    assert done.stdout in README.read_text()
 
 
 def test_the_tables_are_those_of_a_warehouse(warehouse: Warehouse, serve: Serve) -> None:
