@@ -52,7 +52,7 @@ VENDORS_NAMES = {"api_key": "CONVERTLY_API_KEY", "base_url": "CONVERTLY_BASE_URL
 HINTS = {  # for a setting that stands in the way: the options that help, of commands that have them
     "api_key": {"demo": "Or try the demo account: --demo."},
     "dataset": {
-        "dataset": "Use another --dataset.",
+        "dataset": "On the command line: --dataset.",
         "full_refresh": "Or replace what is there: --full-refresh.",
     },
     "state": {"full_refresh": "On the command line: --full-refresh."},

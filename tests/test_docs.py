@@ -189,6 +189,15 @@ def test_the_exit_codes_are_those_of_the_errors() -> None:
     assert documented == {kind.__name__: kind.exit_code for kind in kinds}
 
 
+def test_the_symptoms_are_messages_of_the_package() -> None:
+    """What is quoted as a symptom is printed somewhere, by the package or by DuckDB."""
+    sources = [file.read_text() for file in PACKAGE.parent.rglob("*.py")]
+    for symptom, *_ in table(README, "symptom", "cause", "remedy"):
+        for quoted in names(symptom):
+            text = quoted.removesuffix(" ...")
+            assert text == "Could not set lock" or any(text in source for source in sources)
+
+
 def test_the_tables_are_those_of_the_schema() -> None:
     """The README names each table and column; the package's README has what `tables` prints."""
     rows = table(README, "table", "rows", "columns")
