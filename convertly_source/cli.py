@@ -49,18 +49,31 @@ EXPLORE_PACKAGES = ("marimo", "altair")
 PACKAGE = '-e ".[explore]"' if IS_CHECKOUT else '"convertly-source[explore]"'
 INSTALL_EXPLORE = f"pip install {PACKAGE}"
 VENDORS_NAMES = {"api_key": "CONVERTLY_API_KEY", "base_url": "CONVERTLY_BASE_URL"}
-HINTS = {  # what the command line offers for a setting that stands in the way
-    "api_key": "Or try the demo account: --demo.",
-    "dataset": "Use another --dataset, or load --full-refresh to replace what is there.",
-    "state": "Or start over: load --full-refresh.",
-    "wait_seconds": "Or wait for it: load --wait SECONDS.",
-    "trust_account": "On the command line: load --trust-account, or another --dataset.",
-    "table_format": "On the command line: --table-format.",
+HINTS = {  # for a setting that stands in the way: the options that help, of commands that have them
+    "api_key": {"demo": "Or try the demo account: --demo."},
+    "dataset": {
+        "dataset": "On the command line: --dataset.",
+        "full_refresh": "Or replace what is there: --full-refresh.",
+    },
+    "state": {"full_refresh": "On the command line: --full-refresh."},
+    "wait_seconds": {"wait": "Or wait for it: --wait SECONDS."},
+    "trust_account": {
+        "dataset": "On the command line: --dataset.",
+        "trust_account": "Or --trust-account.",
+    },
+    "table_format": {"table_format": "On the command line: --table-format."},
 }
 
 
 class Parser(argparse.ArgumentParser):
     """Reports a wrong argument as every other wrong setting is reported."""
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse unknown arguments of a command here, not in the parser of all commands."""
+        options, unknown = super().parse_known_args(*args, **kwargs)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage."""
@@ -103,7 +116,7 @@ def parser() -> Parser:
     add("--models", action="store_true", help="create the views for BI in the dataset")
     add("--open", action="store_true", help="look at the jobs afterwards, in a browser")
     add("--trust-account", action="store_true", help="load although no known job is listed")
-    add("--full-refresh", action="store_true", help="drop tables and state, load all again")
+    add("--full-refresh", action="store_true", help="read all again, delete what is gone")
     add(
         "--chunk-pages",
         type=_count,
@@ -275,7 +288,11 @@ def explore(options: argparse.Namespace, _: Counter[str]) -> None:
 
 def init(options: argparse.Namespace, _: Counter[str]) -> None:
     """Copy the files that a user adapts, and print what was written."""
-    written, kept = copy_all(Path(options.folder))
+    try:
+        written, kept = copy_all(Path(options.folder))
+    except OSError as error:
+        message = f"Could not write {error.filename}: {error.strerror}."
+        raise SettingsError(message, "Choose another folder.") from error
     for file in written:
         print(f"Wrote {file}")
     for file in kept:
@@ -295,16 +312,23 @@ def account_settings(*, demo: bool) -> Iterator[dict[str, Any]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; what a person can change is told in two lines."""
     rows = Counter[str]()
+    options = argparse.Namespace()
     _stop_on_ctrl_c(rows)
     try:
-        options = parser().parse_args(arguments)
+        parser().parse_args(arguments, options)
         options.run(options, rows)
+        sys.stdout.flush()
+    except BrokenPipeError:  # what read the output has ended, as `head` does
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return 1
     except Exception as error:
         known = explained(error)
         if not known:
             raise
-        hint = HINTS.get(known.setting or "", "")
-        print(f"{known}\n{known.remedy} {hint}".rstrip(), file=sys.stderr)
+        hints = HINTS.get(known.setting or "", {}).items()
+        remedies = [known.remedy, *(hint for option, hint in hints if option in options)]
+        print(known, " ".join(remedies), sep="\n", file=sys.stderr)
         return known.exit_code
     return 0
 

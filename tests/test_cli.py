@@ -7,13 +7,13 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.lists import in_no_order, oldest_first
 from helpers.script import (
-    README,
     ROOT,
     Done,
     access,
@@ -54,29 +54,6 @@ def options_of(command: str) -> set[str]:
     """Return the options that a command takes, by its help."""
     commands: Any = next(action.choices for action in parser()._actions if action.choices)
     return {name for action in commands[command]._actions for name in action.option_strings}
-
-
-def test_the_demo_is_loaded_as_in_the_readme() -> None:
-    """`load --demo` needs no key, prints what the README shows, and its SQL works."""
-    done = load("--demo")
-    assert done.returncode == 0, done.stderr
-    summary, proof, place, example, look = done.stdout.splitlines()
-    assert summary.startswith("Loaded 3,000 jobs (3,000 new, 0 updated) and ")
-    assert all(line in README.read_text() for line in (summary, proof, example))
-    assert look == "Look at them: convertly-source explore"
-    assert f"{Path.cwd()}/convertly.duckdb" in place
-    assert content() == listed(DemoAccount())
-    assert sum(count for *_, count in query(example)) == 3000
-    again = load("--demo").stdout
-    assert again.startswith("Loaded 0 jobs (0 new, 0 updated) and 0 results; 0 rejected, 0 removed")
-
-
-def test_the_readme_names_options_that_there_are() -> None:
-    """Each option in the README is one of the command line, or of a program that it names."""
-    known = {option for command in COMMANDS for option in options_of(command)}
-    found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README.read_text()))
-    assert {"--demo", "--destination", "--full-refresh"} <= found
-    assert found <= known | {"--conf"}  # of Airflow
 
 
 def test_new_and_updated_jobs_are_counted(api: DemoAPI) -> None:
@@ -132,7 +109,9 @@ def test_a_lake_has_no_count_of_new_jobs(api: DemoAPI, tmp_path: Path) -> None:
         (["load", "--chunk-pages", "-1"], ["--chunk-pages", "negative"]),
         (["load", "--wait", "-1"], ["--wait", "no time"]),
         (["load", "--wait", "nan"], ["--wait", "no time"]),
-        (["load", "--nonsense"], ["--nonsense", "--help"]),
+        (["load", "--nonsense"], ["Unrecognized arguments: --nonsense.", "load --help"]),
+        (["check", "--demo"], ["--demo", "See convertly-source check --help."]),
+        (["--nonsense", "load"], ["See convertly-source --help."]),
         (["load", "--destination", "nowhere"], ["'nowhere'", "/destinations"]),
         (["load", "--destination", "filesystem", "--table-format", "x"], ["delta, iceberg"]),
         (["load", "--table-format", "delta"], ["--destination filesystem"]),
@@ -140,7 +119,7 @@ def test_a_lake_has_no_count_of_new_jobs(api: DemoAPI, tmp_path: Path) -> None:
         (["load", "--open", "--destination", "filesystem"], ["views", "duckdb"]),
         (["explore", "--destination", "filesystem"], ["views", "duckdb"]),
         (["backfill", "--start", "yesterday"], ["start 'yesterday'"]),
-        (["backfill", "--start", "2027-01-01"], ["end ", "2026-05-"]),
+        (["backfill", "--start", "2027-01-01"], ["start '2027-01-01'", "2026-05-"]),
         (["backfill", "--days", "0"], ["0", "minute"]),
         (["backfill", "--days", "many"], ["--days"]),
         (["backfill", "--destination", "nowhere"], ["'nowhere'"]),
@@ -200,8 +179,19 @@ HINTED: dict[str, Callable[[DemoAPI], Done]] = {
 def test_each_hint_follows_a_real_error(api: DemoAPI, setting: str) -> None:
     """An error that an argument can help with names that argument, which there is."""
     code = 1 if setting == "wait_seconds" else 2
-    assert_refused(HINTED[setting](api), code, HINTS[setting])
-    assert {*re.findall(r"--[a-z-]+", HINTS[setting])} <= options_of("load")
+    assert_refused(HINTED[setting](api), code, *HINTS[setting].values())
+    for option, hint in HINTS[setting].items():
+        named = f"--{option.replace('_', '-')}"
+        assert named in options_of("load")
+        assert set(re.findall(r"--[a-z-]+", hint)) == {named}
+
+
+def test_a_hint_names_only_what_the_command_has() -> None:
+    """`check` has no demo account to try, `load` and `backfill` have."""
+    for command in ("load", "backfill", "check"):
+        done = run(command)
+        assert_refused(done, 2, "There is no API key.")
+        assert ("--demo" in done.stderr) is (command != "check")
 
 
 def test_without_a_key_the_ways_out_are_named() -> None:
@@ -275,6 +265,19 @@ def test_ctrl_c_ends_the_process_in_two_lines(
     ]
 
 
+def test_a_reader_that_has_ended_ends_it_quietly(capfd: pytest.CaptureFixture[str]) -> None:
+    """`convertly-source tables | head -1` ends without a traceback."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with open(writer, "w") as output, redirect_stdout(output):  # noqa: PTH123
+            assert main(["tables"]) == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not capfd.readouterr().err
+
+
 def test_dlts_settings_win_over_the_vendors_names(serve: Serve) -> None:
     """A key from dlt's configuration takes precedence over CONVERTLY_API_KEY; so does a URL."""
     api = serve(DemoAccount(30))
@@ -325,13 +328,6 @@ def test_the_key_is_nowhere(
     for secret in (KEY, "token=", "aGVsbG8", "H4sIAAAA"):
         assert not any(secret.encode() in text for text in texts), secret
     assert any(b"convertly" in text for text in texts)
-
-
-def test_the_readme_has_the_tables() -> None:
-    """The README's table of tables is what `tables` prints."""
-    done = run("tables")
-    assert done.returncode == 0
-    assert done.stdout in README.read_text()
 
 
 def test_the_tables_are_those_of_a_warehouse(warehouse: Warehouse, serve: Serve) -> None:

@@ -7,7 +7,7 @@ from zipfile import ZipFile
 
 import pytest
 import tomlkit
-from helpers.script import ROOT, run
+from helpers.script import ROOT, assert_refused, run
 
 from convertly_source import files
 from convertly_source.loading.views import MODELS, model
@@ -49,6 +49,13 @@ def test_init_never_overwrites_a_file(tmp_path: Path) -> None:
     assert [line.split()[0] for line in again.stdout.splitlines()] == ["Kept"] * len(TO_COPY)
     assert copied(tmp_path) == before
     assert own.read_text() == "mine"
+
+
+@pytest.mark.parametrize("folder", ["mine", "mine/below", "/proc/mine"])
+def test_init_names_what_it_can_not_write(tmp_path: Path, folder: str) -> None:
+    """A path that is a file, or a folder that can't be written, ends with 2 and names it."""
+    (tmp_path / "mine").touch()
+    assert_refused(run("init", folder), 2, f"Could not write {folder}", "another folder")
 
 
 def test_a_wheel_is_made_of_these_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from convertly_source.loading.target import (
     Target,
     count_rows,
     describe,
+    drop_staging,
     landmarks,
     refuse_ambiguous_name,
     refuse_naming,
@@ -120,7 +121,9 @@ def plan_windows(
         parse_timestamp("end", end) or newest + timedelta.resolution,
     )
     if whole.start >= whole.end:
-        raise invalid("end", str(whole.end), f"Use a time after {whole.start}.")
+        if end is None:
+            raise invalid("start", start, f"Use a time up to {newest}: there are no later jobs.")
+        raise invalid("end", end, f"Use a time after {whole.start}.")
     windows = split(whole, days)
     _make_tables(target, settings, listing)
     return windows
@@ -146,7 +149,7 @@ def load_window(
             for chunk in load_in_chunks(pipeline, source):
                 rows.update(chunk.rows)
         finally:
-            _drop_staging(pipeline)
+            drop_staging(pipeline)
     return rows
 
 
@@ -252,10 +255,3 @@ def _make_tables(target: Target, settings: SourceSettings, listing: Listing) -> 
         is_new = not restore_schema(pipeline)
     if is_new:
         load_window(NO_JOBS, target, settings)
-
-
-def _drop_staging(pipeline: dlt.Pipeline) -> None:
-    client: Any = pipeline.destination_client()
-    with client, client.with_staging_dataset():
-        if client.is_storage_initialized():
-            client.sql_client.drop_dataset()

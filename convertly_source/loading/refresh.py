@@ -15,6 +15,7 @@ from convertly_source.errors import ConvertlyError
 from convertly_source.loading.target import (
     SCHEMA,
     commit_state,
+    drop_staging,
     is_lake,
     known_account,
     stored_tables,
@@ -68,9 +69,14 @@ def go_on(pipeline: dlt.Pipeline, *, is_whole: bool) -> None:
 
 
 def take_drop(pipeline: dlt.Pipeline) -> str | None:
-    """Return how dlt is to refresh a lake, and remove the mark with the load that does so."""
+    """Return how dlt is to refresh a lake, and remove the mark with the load that does so.
+
+    A staging dataset, which dlt makes if it is to truncate one, has no tables: dlt would fail to
+    drop them there.
+    """
     if not (is_lake(pipeline) and is_under_way(pipeline)) or PART in pipeline.state:
         return None
+    drop_staging(pipeline)
     with pipeline.managed_state() as state:
         _take_mark(state)
     return "drop_sources"

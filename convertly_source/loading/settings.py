@@ -15,7 +15,7 @@ DEFAULTS: dict[str, Any] = {
 }
 FOR_DESTINATION: dict[str, dict[str, Any]] = {
     "sqlalchemy": {"load.workers": 1},  # SQLite takes one writer, and reports each further one
-    "filesystem": {"load.truncate_staging_dataset": False},  # dlt fails where there is none yet
+    "filesystem": {"load.truncate_staging_dataset": False},  # a lake has none, dlt would make it
 }
 
 

@@ -217,6 +217,14 @@ def repair_tables(pipeline: dlt.Pipeline) -> list[str]:
     return sorted(tables & set(made))
 
 
+def drop_staging(pipeline: dlt.Pipeline) -> None:
+    """Drop the staging dataset, if there is one."""
+    client: Any = pipeline.destination_client()
+    with client, client.with_staging_dataset():
+        if client.is_storage_initialized():
+            (client if is_lake(pipeline) else client.sql_client).drop_dataset()
+
+
 def loaded_host(pipeline: dlt.Pipeline) -> str | None:
     """Return the host of the account that the dataset holds, once `restore` was called."""
     host: str | None = _jobs_state(pipeline).get("host")

@@ -25,7 +25,8 @@ from convertly_source.reading.landmarks import Landmark, add_landmark, check_acc
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import DisorderError
 
-LAG = timedelta(minutes=5)  # a job may become visible this late
+MINUTE = timedelta(minutes=1)
+LAG = 5 * MINUTE  # a job may become visible this late
 MAX_ENDED_JOBS = 1000  # that are remembered, as the next run reads them again
 
 Window = tuple[datetime, datetime]  # half-open
@@ -196,7 +197,8 @@ class IncrementalRun:
         if listed > held:
             self.state["count_has_risen"] = True
             logger.warning(
-                f"{listed - held} jobs have appeared more than {LAG} after they were created: "
+                f"{listed - held} jobs have appeared more than {LAG // MINUTE} minutes after they "
+                "were created: "
                 "the next run reads all jobs again, once."
             )
 

@@ -1,4 +1,4 @@
-"""Take the README's picture of explore_jobs.py: python tests/helpers/picture.py [FILE]."""
+"""Take the picture of explore_jobs.py in the README: python tests/helpers/picture.py [FILE]."""
 
 import os
 import subprocess

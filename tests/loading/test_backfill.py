@@ -280,21 +280,22 @@ def test_a_column_keeps_the_type_that_it_had_first(serve: Serve, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("destination", "start", "days", "message"),
+    ("destination", "window", "days", "message"),
     [
-        ("filesystem", None, 7, "ordinary runs"),
-        ("nowhere", None, 7, "Invalid destination 'nowhere'"),
-        ("duckdb", "yesterday", 7, "Invalid start 'yesterday'"),
-        ("duckdb", "2027-01-01", 7, "Invalid end '2026-05-1"),
-        ("duckdb", None, 0, "0 days"),
+        ("filesystem", (None, None), 7, "ordinary runs"),
+        ("nowhere", (None, None), 7, "Invalid destination 'nowhere'"),
+        ("duckdb", ("yesterday", None), 7, "Invalid start 'yesterday'"),
+        ("duckdb", ("2027-01-01", None), 7, "Invalid start '2027-01-01'. Use a time up to 2026-"),
+        ("duckdb", (None, "2026-01-01"), 7, "Invalid end '2026-01-01'. Use a time after 2026-05"),
+        ("duckdb", (None, None), 0, "0 days"),
     ],
 )
 def test_windows_that_are_not_possible_are_refused(
-    serve: Serve, destination: str, start: str | None, days: float, message: str
+    serve: Serve, destination: str, window: tuple[Any, Any], days: float, message: str
 ) -> None:
     """No windows of a lake, without length, or without an end after the start."""
     with pytest.raises(SettingsError) as refused:
-        Backfill(serve(DemoAccount(250)), destination).plan(start, None, days)
+        Backfill(serve(DemoAccount(250)), destination).plan(*window, days)
     assert message in f"{refused.value} {refused.value.remedy}"
     assert not Path("convertly.duckdb").exists()
 

@@ -1,23 +1,17 @@
 """Real destinations: a living account is loaded three times, and compared with what is there."""
 
 import json
-import re
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import dlt
-import psycopg2
 import pytest
-from dlt.common.configuration.specs.base_configuration import extract_inner_hint
-from dlt.common.destination import Destination
 from dlt.common.libs.deltalake import get_delta_tables
 from dlt.common.libs.pyiceberg import get_iceberg_tables
 from dlt.pipeline.exceptions import PipelineStepFailed
 from helpers.model import summary
-from helpers.script import README, load_from
-from helpers.servers import postgres
+from helpers.script import load_from
 from helpers.warehouse import Place
 
 from convertly_source import convertly_source
@@ -129,71 +123,6 @@ def test_a_destination_equals_the_account(
     done = load_from(api, *place.arguments, "--end-date", "2027-01-01", **place.settings)
     assert done.returncode == 0, done.stderr
     assert_equal(read(place, tmp_path, monkeypatch), account, gone)
-
-
-@pytest.mark.slow
-def test_the_rights_in_the_readme_are_enough(serve: Serve, servers: Any) -> None:
-    """On PostgreSQL, a role with the rights that the README lists loads, and makes views."""
-    readme = README.read_text()
-    url = servers(postgres)
-    rights = re.search(r"```sql\n(CREATE ROLE.*?)```", readme, re.DOTALL)
-    assert rights
-    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-        cursor.execute(rights[1])
-        connection.commit()
-    own = url.replace("postgres:unused", "convertly_loader:unused")
-    api = serve(DemoAccount(60))
-    for arguments in (["--models"], ["--full-refresh"], ["--models"]):
-        settings = {"DESTINATION__POSTGRES__CREDENTIALS": own}
-        done = load_from(api, "--destination", "postgres", *arguments, **settings)
-        assert done.returncode == 0, done.stderr
-        api.account.finish(api.account.unfinished()[0])
-
-
-TESTED = {"DUCKDB", "DUCKLAKE", "POSTGRES", "SQLALCHEMY", "FILESYSTEM"}
-NAMED = re.findall(r"`(DESTINATION__([A-Z]+)__\w+?)=(\S+?)`", README.read_text())
-
-
-def test_the_settings_in_the_readme_are_dlts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each setting of the README's table of destinations is taken by the destination it is for."""
-    named = [setting for setting in NAMED if setting[1] in TESTED]
-    assert {kind for _, kind, _ in named} == TESTED
-    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(f"DESTINATION__FILESYSTEM__CREDENTIALS__{key}", "test")
-    for name, kind, value in named:
-        monkeypatch.setenv(name, value)
-        pipeline = dlt.pipeline(f"of_{kind.lower()}", destination=kind.lower(), dataset_name="data")
-        config: Any = pipeline.destination_client().config
-        is_url = name.endswith("BUCKET_URL")
-        holder = getattr(config.credentials, "storage" if is_url else "catalog", config.credentials)
-        holder = config if kind == "FILESYSTEM" else holder
-        found = holder.bucket_url if is_url else holder.to_native_representation()
-        assert value.rpartition("/")[2] in found
-
-
-def credentials_of(kind: str) -> Any:
-    """Make the empty credentials of a destination, whose driver need not be installed."""
-    destination: Any = Destination.from_reference(kind.lower())
-    hint = destination.spec.get_resolvable_fields()["credentials"]
-    return extract_inner_hint(hint)()
-
-
-def test_settings_of_untested_destinations_are_dlts() -> None:
-    """Where a destination can't be run, its settings in the README are at least those of dlt."""
-    urls = {kind: value for _, kind, value in NAMED if kind not in TESTED}
-    fields = re.findall(
-        r"`DESTINATION__([A-Z]+)__CREDENTIALS__(\w+)`((?:, `\.\.\._\w+`)+)", README.read_text()
-    )
-    assert {*urls, *(kind for kind, _, _ in fields)} == {
-        *("BIGQUERY", "SNOWFLAKE", "REDSHIFT", "MOTHERDUCK", "CLICKHOUSE", "DATABRICKS"),
-    }
-    for kind, url in urls.items():
-        credentials = credentials_of(kind)
-        credentials.parse_native_representation(url)
-        assert credentials.database == "database"
-    for kind, first, rest in fields:
-        names = [first, *re.findall(r"_(\w+)", rest)]
-        assert {name.lower() for name in names} <= set(credentials_of(kind).get_resolvable_fields())
 
 
 def test_plain_files_are_refused(

@@ -274,12 +274,16 @@ def test_no_other_destination_is_known(serve: Serve) -> None:
 def test_a_lake_counts_no_new_jobs(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lake can't be counted by SQL, so the number of new jobs is not known there."""
+    """A lake can't be counted by SQL, so the number of new jobs is not known there.
+
+    Nor has it a staging dataset, which `.dlt/config.toml` tells dlt to truncate: a full refresh
+    works though dlt has made an empty one.
+    """
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", f"file://{tmp_path}/lake")
-    monkeypatch.delenv("LOAD__TRUNCATE_STAGING_DATASET")  # a lake has no staging dataset
     api = serve(DemoAccount(20))
     result = load_into(Target("filesystem"), api, {"table_format": "delta"})
     assert isinstance(result, LoadResult)
     assert (result.rows["jobs"], result.new_jobs) == (20, None)
+    assert (tmp_path / "lake" / "convertly_data_staging").is_dir()
     again = load_into(Target("filesystem"), api, {"table_format": "delta"}, full_refresh=True)
     assert (again.rows["jobs"], again.new_jobs) == (20, None)

@@ -213,7 +213,6 @@ def test_a_lake_is_dropped_once(
 ) -> None:
     """A refresh of a lake that was killed is done by the next load, and not by the one after."""
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", f"file://{tmp_path}/lake")
-    monkeypatch.delenv("LOAD__TRUNCATE_STAGING_DATASET")
     lake, settings = Target("filesystem"), {"table_format": table_format}
     api = serve(DemoAccount(60))
     load_into(lake, api, settings)

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -13,7 +14,9 @@ import duckdb
 import psycopg2
 import pytest
 from helpers.airflows import AIRFLOW_RUN, DAG, PYTHONS, Airflow
+from helpers.docs import PIPELINES, blocks
 from helpers.history import Ask, assert_equal, schemas
+from helpers.script import access
 from helpers.servers import postgres
 
 from convertly_source.demo import DemoAccount, DemoAPI, Reply
@@ -54,6 +57,23 @@ def test_the_dags_are_imported_without_a_warning(airflow: Airflow) -> None:
     assert found["dags"] == ["convertly_backfill", "convertly_jobs"]
     assert (found["errors"], found["warnings"]) == ({}, {})
     assert found["growth"] == {"3.3.2": 2, "2.11.2": True}[airflow.version]
+
+
+@pytest.mark.slow
+def test_the_dag_of_the_readme_loads_the_account(
+    tmp_path: Path, serve: Serve, in_postgres: Ask
+) -> None:
+    """The short DAG that `pipelines/README.md` shows loads the account."""
+    airflow = Airflow.make("3.3.2", tmp_path / "home")
+    [dag] = [block.text for block in blocks(PIPELINES, "python") if "airflow" in block.text]
+    (airflow.home / "dags" / "my_jobs.py").write_text(dag)
+    api = serve(DemoAccount(150))
+    in_postgres("DROP SCHEMA IF EXISTS convertly_data CASCADE")
+    url = os.environ["DESTINATION__POSTGRES__CREDENTIALS"]
+    done = airflow.test("my_jobs", {}, **access(api), DESTINATION__POSTGRES__CREDENTIALS=url)
+    assert {state for _, state, _ in states(airflow, "my_jobs")} == {"success"}, done.stdout
+    assert airflow.returned("load")[0]["jobs"] == 150
+    assert_equal(in_postgres, api.account, "convertly_data")
 
 
 @pytest.mark.slow

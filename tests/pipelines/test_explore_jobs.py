@@ -1,7 +1,6 @@
 """The app `pipelines/explore_jobs.py`: looked at in a browser, and run as a script."""
 
 import os
-import re
 import runpy
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 import duckdb
 import pytest
 from helpers.figures import SQL_DATABASES
-from helpers.script import README, Done, access, load_from, query, restart_dlt, started
+from helpers.script import Done, access, load_from, query, restart_dlt, started
 from helpers.servers import EXPLORE_JOBS, chromium, explorer, running
 from helpers.warehouse import Place
 from playwright.sync_api import Page
@@ -321,10 +320,3 @@ def test_open_loads_and_opens_it(
     assert "Loaded 30 jobs" in out
     assert "Look at them: convertly-source explore --dataset=mine" in out.splitlines()
     assert len(query("FROM mine.job_facts")) == 30
-
-
-def test_the_pictures_of_the_readme_are_there() -> None:
-    """Each picture that the README shows is in the repository."""
-    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README.read_text())
-    assert len(pictures) >= 2
-    assert all((README.parent / picture).is_file() for picture in pictures)

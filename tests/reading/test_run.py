@@ -247,7 +247,7 @@ def test_a_job_that_appears_later_is_brought_by_the_next_run(
     api.account.jobs.insert(position, job | {"created_at": time.isoformat(), "id": "late"})
     shelf.run(api)
     assert shelf.state["count_has_risen"]
-    assert "1 jobs have appeared more than 0:05:00 after they were created" in caplog.text
+    assert "1 jobs have appeared more than 5 minutes after they were created" in caplog.text
     shelf.run(api)
     assert_equal(shelf, api.account)
     assert not shelf.state["count_has_risen"]
