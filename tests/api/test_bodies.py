@@ -85,6 +85,7 @@ def test_any_body_ends_in_rows_or_exit_code_4(api: DemoAPI, body: Any) -> None:
     assert len(api.requests) < MOST_REQUESTS
 
 
+@pytest.mark.slow
 @given(jobs=st.lists(JOBS, min_size=1, max_size=5))
 @settings(deadline=None, max_examples=15, suppress_health_check=QUIET)
 def test_any_jobs_are_loaded_or_rejected(api: DemoAPI, jobs: Any, tmp_path_factory: Any) -> None:

@@ -43,6 +43,7 @@ from convertly_source.loading.target import restore
 from convertly_source.reading.run import LAG
 from convertly_source.tables.schema import TABLES
 
+pytestmark = pytest.mark.slow
 Serve = Callable[..., DemoAPI]
 DAY = timedelta(days=1)
 EARLIEST, LATEST = datetime(2020, 1, 1), datetime(2030, 1, 1)  # noqa: DTZ001
@@ -171,7 +172,6 @@ def test_a_window_that_fails_leaves_nothing(serve: Serve) -> None:
     assert schemas(in_duckdb) == ["history"]
 
 
-@pytest.mark.slow
 def test_windows_at_the_same_time_lose_nothing(
     serve: Serve, in_postgres: Ask, tmp_path: Path
 ) -> None:
@@ -214,7 +214,6 @@ def test_windows_at_the_same_time_lose_nothing(
         assert in_postgres(f"SELECT count({name}) > 0 FROM history.jobs") == [(True,)]
 
 
-@pytest.mark.slow
 def test_a_column_that_two_windows_add_is_added_once(serve: Serve, in_postgres: Ask) -> None:
     """Where another load adds a column at the same moment, the window looks again, and succeeds."""
     history = Backfill(serve(DemoAccount(40)), "postgres")

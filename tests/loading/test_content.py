@@ -124,6 +124,7 @@ def test_odd_content_loads_whole_in_run_after_run(
         assert len([name for name in other if name != "extra_fields"]) <= 100
 
 
+@pytest.mark.slow
 def test_extra_fields_are_reported_once_per_run(warehouse: Warehouse, serve: Serve) -> None:
     """A run warns of the first field without a column of its own, and of no other."""
     account = DemoAccount(250)
@@ -174,6 +175,7 @@ def test_rejected_rows_do_not_wait_for_the_end(
     assert len(warehouse.rows("jobs", "id")) < 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [{}, {"end_date": "2027-01-01"}])
 def test_a_job_that_fails_to_be_shaped_stops_no_load(
     warehouse: Warehouse, serve: Serve, monkeypatch: pytest.MonkeyPatch, window: dict[str, str]
@@ -207,6 +209,7 @@ def test_a_first_load_of_rejected_jobs_alone(serve: Serve, tmp_path: Path) -> No
     assert query("SELECT count(*) FROM convertly_data.jobs__results") == [(0,)]
 
 
+@pytest.mark.slow
 def test_the_limit_of_columns_holds_over_runs_and_folders(serve: Serve, tmp_path: Path) -> None:
     """A run in a fresh folder counts the columns that the destination has."""
     account = DemoAccount(3)

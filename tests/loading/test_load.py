@@ -40,6 +40,7 @@ def test_the_result_tells_what_was_loaded(serve: Serve) -> None:
     assert content() == listed(api.account)
 
 
+@pytest.mark.slow
 def test_rows_are_counted_while_they_are_loaded(serve: Serve) -> None:
     """A caller's counter has the rows of what was loaded before an error."""
     rows = Counter[str]()
@@ -162,6 +163,7 @@ def test_a_full_refresh_starts_over(serve: Serve) -> None:
     assert load_into(TARGET, api).rows["jobs"] == 0
 
 
+@pytest.mark.slow
 def test_a_load_of_a_part_tells_what_it_leaves_out(serve: Serve) -> None:
     """Where all would have to be read again, a load with a start date says that it doesn't."""
     api = serve(DemoAccount(120))
@@ -175,6 +177,7 @@ def test_a_load_of_a_part_tells_what_it_leaves_out(serve: Serve) -> None:
     assert query("SELECT count(progress) FROM convertly_data.jobs") == [(120,)]
 
 
+@pytest.mark.slow
 def test_an_account_replaces_the_demo(serve: Serve) -> None:
     """After a demo the first load of a real host starts over; a demo never replaces an account."""
     demo = serve(DemoAccount(50))
@@ -194,6 +197,7 @@ def test_an_account_replaces_the_demo(serve: Serve) -> None:
     load_into(Target(dataset="demo"), demo)
 
 
+@pytest.mark.slow
 def test_datasets_and_files_do_not_share_a_cursor(serve: Serve, tmp_path: Path) -> None:
     """The state is the destination's: another dataset, or a deleted file, is loaded whole."""
     api = serve(DemoAccount(120))
@@ -210,6 +214,7 @@ def test_datasets_and_files_do_not_share_a_cursor(serve: Serve, tmp_path: Path) 
     assert content() == listed(api.account)
 
 
+@pytest.mark.slow
 def test_each_folder_has_a_file_of_its_own(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +244,7 @@ def test_chunks_are_loads_and_cost_no_requests(serve: Serve) -> None:
     assert loads == [(1,)]
 
 
+@pytest.mark.slow
 def test_a_window_in_chunks_comes_to_its_end(serve: Serve) -> None:
     """A window that is loaded in chunks continues where the chunk before it ended."""
     api = serve(DemoAccount(1500))
@@ -246,6 +252,7 @@ def test_a_window_in_chunks_comes_to_its_end(serve: Serve) -> None:
     assert load_into(TARGET, api, {"end_date": end}, pages_per_chunk=3).new_jobs == 1200
 
 
+@pytest.mark.slow
 def test_a_chunk_that_was_loaded_is_not_read_again(serve: Serve) -> None:
     """A load that stops after some chunks is continued by the next one, in another process too."""
     api = serve(DemoAccount(1500))
@@ -271,6 +278,7 @@ def test_no_other_destination_is_known(serve: Serve) -> None:
     assert not api.requests
 
 
+@pytest.mark.slow
 def test_a_lake_counts_no_new_jobs(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from convertly_source.loading import Target, refresh
 from convertly_source.loading.load import load_in_chunks
 from convertly_source.loading.target import commit_state, restore
 
+pytestmark = pytest.mark.slow
 Serve = Callable[..., DemoAPI]
 TARGET = Target()
 GONE = 50
@@ -206,7 +207,6 @@ def test_the_demo_makes_way_though_it_is_killed(serve: Serve, tmp_path: Path) ->
     assert content() == listed(account.account)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("table_format", ["delta", "iceberg"])
 def test_a_lake_is_dropped_once(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table_format: str

@@ -59,6 +59,7 @@ def test_a_run_in_chunks_has_one_row(serve: Serve) -> None:
     assert runs("listed, held, jobs_loaded") == [(420, 420, 420)]
 
 
+@pytest.mark.slow
 def test_a_killed_run_has_none(serve: Serve, tmp_path: Path) -> None:
     """A run that does not come to its end leaves no row; the next one has its own."""
     api = serve(DemoAccount(420))
@@ -70,6 +71,7 @@ def test_a_killed_run_has_none(serve: Serve, tmp_path: Path) -> None:
     assert runs("listed, held") == [(420, 420)]
 
 
+@pytest.mark.slow
 def test_jobs_that_are_created_meanwhile_are_not_listed(serve: Serve) -> None:
     """The count is of the list as it was when the run began, and equal to it at rest."""
     api = serve(DemoAccount(300))
@@ -86,6 +88,7 @@ def test_jobs_that_are_created_meanwhile_are_not_listed(serve: Serve) -> None:
     assert last == (len(api.account.jobs), len(api.account.jobs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "kind"),
     [({"status": "completed"}, "load"), ({"end_date": "2026-05-05"}, "window")],
@@ -99,6 +102,7 @@ def test_a_part_of_the_account_is_not_counted(
     assert runs("kind, listed, held") == [(kind, 150, None)]
 
 
+@pytest.mark.slow
 def test_a_refresh_says_so_and_keeps_the_earlier_rows(serve: Serve) -> None:
     """A full refresh deletes no proof of an earlier run."""
     api = serve(DemoAccount(150))
@@ -112,6 +116,7 @@ def test_a_refresh_says_so_and_keeps_the_earlier_rows(serve: Serve) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_command_line_prints_both_numbers(serve: Serve) -> None:
     """A person sees that all that is listed is held; of a part there is nothing to compare."""
     api = serve(DemoAccount(1200))

@@ -55,6 +55,7 @@ def test_loads_of_two_places_leave_each_other_alone(serve: Serve) -> None:
     assert content("other") == listed(two.account)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", ["extracted", "normalized", "both", "loaded", "garbage"])
 def test_what_a_killed_load_has_left_is_read_again(serve: Serve, left: str) -> None:
     """Whatever is in the working folder, the next load begins with what was committed."""
@@ -84,6 +85,7 @@ def test_what_a_killed_load_has_left_is_read_again(serve: Serve, left: str) -> N
     assert load_into(TARGET, api).rows["jobs"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [

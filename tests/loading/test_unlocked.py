@@ -20,6 +20,7 @@ from convertly_source.loading.load import load_in_chunks
 from convertly_source.loading.target import restore
 from convertly_source.loading.unlocked import load_alone
 
+pytestmark = pytest.mark.slow
 Serve = Callable[..., DemoAPI]
 TARGET = Target()
 
