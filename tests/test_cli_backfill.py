@@ -75,6 +75,7 @@ def test_an_ordinary_load_continues_a_backfill(serve: Serve) -> None:
     assert content("history") == listed(api.account)
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_continues_with_its_window(serve: Serve) -> None:
     """After an error in the second window the next run loads that one, and those after it.
 
@@ -88,6 +89,7 @@ def test_a_run_that_failed_continues_with_its_window(serve: Serve) -> None:
     assert content() == listed(api.account)
 
 
+@pytest.mark.slow
 def test_a_finished_history_is_loaded_again(serve: Serve) -> None:
     """A run after one that came to its end loads all windows, as they are now."""
     api = serve(DemoAccount(40))
@@ -97,6 +99,7 @@ def test_a_finished_history_is_loaded_again(serve: Serve) -> None:
         api.account.finish(api.account.unfinished()[0])
 
 
+@pytest.mark.slow
 def test_a_file_that_was_deleted_is_loaded_whole(serve: Serve, tmp_path: Path) -> None:
     """Notes of what was loaded count only while the warehouse holds it."""
     api = serve(DemoAccount(150))

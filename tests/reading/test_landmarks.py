@@ -94,6 +94,7 @@ def refused(other: DemoAPI, **settings: Any) -> SettingsError:
     return known
 
 
+@pytest.mark.slow
 def test_it_costs_no_request_to_recognize_an_account(serve: Serve) -> None:
     """A quiet run takes one request; so does one that finds few new jobs."""
     api = serve(DemoAccount(600))
@@ -120,6 +121,7 @@ def test_another_account_is_refused(serve: Serve) -> None:
     assert load_into(TARGET, api).rows["jobs"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", ["DROP TABLE {}.removed_jobs", "ALTER TABLE {}.jobs DROP COLUMN progress"]
 )
@@ -165,6 +167,7 @@ def test_a_purge_is_no_other_account(serve: Serve, left: int) -> None:
     assert {*listed(api.account)} <= {*content()}
 
 
+@pytest.mark.slow
 def test_an_account_without_ended_jobs_is_not_told_apart(serve: Serve) -> None:
     """Where no job has ended there is nothing to recognize it by, and nothing to refuse."""
     api = serve(DemoAccount(0))
@@ -175,6 +178,7 @@ def test_an_account_without_ended_jobs_is_not_told_apart(serve: Serve) -> None:
     assert load_into(TARGET, other).new_jobs == 20
 
 
+@pytest.mark.slow
 def test_windows_of_another_account_are_refused(serve: Serve) -> None:
     """A backfill recognizes the account that ordinary runs have loaded."""
     api, other = serve(DemoAccount(150)), serve(DemoAccount(130, seed=1))
@@ -190,6 +194,7 @@ def test_windows_of_another_account_are_refused(serve: Serve) -> None:
     assert everything() == before
 
 
+@pytest.mark.slow
 def test_a_window_of_another_account_is_refused(serve: Serve) -> None:
     """A load with an end date, which has no state of its own, recognizes the account too."""
     api, other = serve(DemoAccount(150)), serve(DemoAccount(130, seed=1))

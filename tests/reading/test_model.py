@@ -10,6 +10,7 @@ from datetime import timedelta
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from helpers.lists import RESTLESS, in_no_order, oldest_first, restless
 from helpers.model import DuckDB, Shelf, summary
 from hypothesis import HealthCheck, settings
@@ -228,6 +229,7 @@ class DuckDBLife(Life):
         return {key: summary(job) for key, job in jobs.items()}
 
 
+@pytest.mark.slow
 def test_duckdb_equals_the_account() -> None:
     """After each run at rest, DuckDB holds the account, jobs and results."""
     examples = int(os.environ.get("WAREHOUSE_EXAMPLES", "2"))

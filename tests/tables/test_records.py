@@ -522,6 +522,7 @@ def test_no_query_of_a_link_is_stored(value: Any, field: str, status: str) -> No
     assert [text for text in _texts(record) if "s3cr3t" in text.lower().replace("_", "")] == []
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.lists(_results(), min_size=10, max_size=20))
 @example([([{key: text} for key in (*FIELDS, f"a{text}")], len(FIELDS) + 1) for text in ODD_TEXTS])
