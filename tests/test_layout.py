@@ -22,7 +22,9 @@ PUBLIC = {
         *("DEMO_KEY", "DEMO_START", "JOB_TYPES", "DemoAPI", "DemoAccount"),
         *("Reply", "newest_first", "result_file"),
     ],
-    "convertly_source.loading": ["LoadResult", "Target", "load_account"],
+    "convertly_source.loading": [
+        *("LoadResult", "Target", "VerifyResult", "load_account", "verify_account"),
+    ],
 }
 LONGEST_NAME = 60
 

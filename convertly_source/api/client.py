@@ -98,6 +98,11 @@ class JobsClient:
         """The host of the account, without port, path or credentials."""
         return urlsplit(self._url).hostname or ""
 
+    @property
+    def requests(self) -> int:
+        """The number of requests that were sent, repeated ones too."""
+        return self._rate_limiter.requests
+
     def __repr__(self) -> str:
         return f"JobsClient({self._url!r}, api_key='***')"
 

@@ -24,12 +24,13 @@ T = TypeVar("T", int, float)
 
 
 class RateLimiter:
-    """Decides when the next request may be sent, for all threads together."""
+    """Decides when the next request may be sent, for all threads together, and counts them."""
 
     def __init__(self, requests_per_minute: float | None) -> None:
         self._interval = MINUTE / requests_per_minute if requests_per_minute else 0.0
         self._lock = Lock()
         self._opens_at = 0.0
+        self.requests = 0  # that were let pass, repeated ones too
 
     def wait(self) -> None:
         """Return when a request may be sent."""
@@ -47,6 +48,7 @@ class RateLimiter:
             now = time.monotonic()
             if now >= self._opens_at:
                 self._opens_at = now + self._interval
+                self.requests += 1
                 return 0.0
             return self._opens_at - now
 

@@ -59,7 +59,7 @@ class Changes(NamedTuple):
     """
 
     jobs: Sequence[ListedJob] = ()
-    rejected: Sequence[ListedJob] = ()
+    rejected: Sequence[Listed] = ()
     removed: Sequence[RemovedJob] = ()
     jobs_read: int = 0
 
@@ -191,7 +191,7 @@ class IncrementalRun:
             self.state["count_has_risen"] = True
             logger.warning(
                 f"{listed - held} jobs have appeared more than {LAG} after they were created: "
-                "the next run reads all jobs again, once."
+                "they are still to be loaded."
             )
 
     def _is_wanted(self, listed: Listed) -> bool:
@@ -202,7 +202,7 @@ class IncrementalRun:
 
     def _hand_over(self, jobs: list[Listed], *, is_prefix: bool = False) -> Iterator[Changes]:
         """Yield what has changed, and remember what later runs will see again."""
-        if rejected := [job.job for job in jobs if not job.job.is_usable]:
+        if rejected := [job for job in jobs if not job.job.is_usable]:
             yield Changes(rejected=rejected)
         if is_prefix:
             times = [job.created_at for job in jobs]
