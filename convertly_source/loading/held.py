@@ -1,25 +1,16 @@
-"""The jobs that the warehouse holds: read once, then counted and compared in memory."""
+"""The jobs that the warehouse holds, in memory: counted, and compared with what is listed."""
 
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from collections.abc import Container, Iterable
+from datetime import datetime
+from typing import NamedTuple
 
-import dlt
-from dlt.common.destination.exceptions import DestinationUndefinedEntity
-from dlt.common.time import ensure_datetime_in_tz
-
-from convertly_source.loading.target import count_rows
 from convertly_source.reading.job import BEGINNING, TICK, Listed, ListedJob
 from convertly_source.reading.run import Changes
-from convertly_source.tables.records import rejected_record
+from convertly_source.tables.records import fingerprint, rejected_record
 from convertly_source.tables.values import storable
-
-ROWS_AT_A_TIME = 10_000
-KEYS_AT_A_TIME = 500
 
 
 class HeldJob(NamedTuple):
@@ -37,6 +28,15 @@ class HeldJob(NamedTuple):
             return cls(listed.created_at, listed.key, stored_status(job))
         row = rejected_record(job, listed.created_at)
         return cls(row["created_at"], row["fingerprint"], row["status"])
+
+
+class Difference(NamedTuple):
+    """How the jobs that are held in a range differ from those that are listed there."""
+
+    listed: list[HeldJob]
+    different: list[Listed]  # missing, or held with another status
+    gone: set[int]  # hashes of keys
+    statuses: set[str]  # of those that may hide others from a count; purged jobs don't
 
 
 class HeldJobs:
@@ -106,64 +106,55 @@ class HeldJobs:
     def _of(self, status: str | None) -> "Iterable[tuple[array[int], array[int]]]":
         return self._lists.values() if status is None else [self._lists[status]]
 
+    def difference(
+        self, since: datetime, before: datetime, jobs: Iterable[Listed]
+    ) -> Difference | None:
+        """Return how a range differs from `jobs`, which are all that is listed there."""
+        held = self.between(since, before)
+        pairs = [(_as_held(job, held), job) for job in jobs if since <= job.created_at < before]
+        different = [
+            job
+            for one, job in pairs
+            if held.get(hash(one.key)) != (one.created_at, one.status) and not job.is_duplicate
+        ]
+        gone = held.keys() - {hash(one.key) for one, _ in pairs}
+        if not (different or gone) and len(pairs) == self.count(since, before):
+            return None
+        oldest = pairs[0][1].created_at if pairs and since == BEGINNING else since
+        statuses = {held[key][1] for key in gone if held[key][0] >= oldest}
+        statuses |= {stored_status(job.job) for job in different}
+        return Difference([one for one, _ in pairs], different, gone, statuses)
 
-class Warehouse:
-    """The tables of a pipeline in an SQL destination, as far as they tell which jobs are held."""
+    def first_difference(
+        self, since: datetime, before: datetime, jobs: Iterable[Listed], status: str
+    ) -> datetime | None:
+        """Return when the first job was created that only is listed in a status, or only held."""
+        held = {key: time for key, (time, _) in self.between(since, before, status).items()}
+        listed = {
+            hash(HeldJob.of(job).key): job.created_at
+            for job in jobs
+            if since <= job.created_at < before
+        }
+        different = held.keys() ^ listed.keys()
+        return min(((held | listed)[key] for key in different), default=None)
 
-    def __init__(self, pipeline: dlt.Pipeline) -> None:
-        self._pipeline = pipeline
-        self._removed = {hash(key) for (key,) in self._select("removed_jobs", "id")}
 
-    def held_jobs(self) -> HeldJobs:
-        """Read all jobs that are not known as removed, oldest first."""
-        held = HeldJobs(self.jobs())
-        for job in self.rejected_jobs():
-            held.add(job)
-        return held
+def _as_held(job: Listed, held: Container[int]) -> HeldJob:
+    """Return what a listed job is held as: one that failed to be shaped by its fingerprint."""
+    one = HeldJob.of(job)
+    if hash(one.key) not in held and hash(key := fingerprint(job.job.raw)) in held:
+        return HeldJob(job.created_at, key, job.job.status)
+    return one
 
-    def jobs(
-        self, since: datetime | None = None, before: datetime | None = None
-    ) -> Iterator[HeldJob]:
-        """Yield the jobs of a range, less those that are known as removed."""
-        where, bounds = _range(since, before)
-        for key, created_at, status in self._select(
-            "jobs", "id, created_at, status", f"{where} ORDER BY created_at", *bounds
-        ):
-            if hash(key) not in self._removed:
-                yield HeldJob(_utc(created_at), key, status or "")
 
-    def rejected_jobs(
-        self, since: datetime | None = None, before: datetime | None = None
-    ) -> Iterator[HeldJob]:
-        """Yield the jobs of a range that can't be stored; earlier versions did not date them."""
-        columns = self._pipeline.default_schema.tables.get("rejected_jobs", {}).get("columns", {})
-        if {"created_at", "status"} <= columns.keys():
-            where, bounds = _range(since, before)
-            for key, created_at, status in self._select(
-                "rejected_jobs", "fingerprint, created_at, status", where, *bounds
-            ):
-                yield HeldJob(_utc(created_at), key, status or "")
-
-    def _select(
-        self, table: str, columns: str, condition: str = "1 = 1", *values: Any
-    ) -> Iterator[tuple[Any, ...]]:
-        """Yield rows of a table, none if it is not there."""
-        with self._pipeline.sql_client() as client, suppress(DestinationUndefinedEntity):
-            name = client.make_qualified_table_name(table)
-            sql = f"SELECT {columns} FROM {name} WHERE {condition}"  # noqa: S608 - of this module
-            with client.execute_query(sql, *values) as cursor:
-                while rows := cursor.fetchmany(ROWS_AT_A_TIME):
-                    yield from rows
+def stored_status(job: ListedJob) -> str:
+    """Return the status as it is in the column of that name; empty if it is no text."""
+    data_type, status = storable(job.raw.get("status"), "text")
+    return status if data_type == "text" else ""
 
 
 def _new_list() -> "tuple[array[int], array[int]]":
     return array("q"), array("q")
-
-
-def _range(since: datetime | None, before: datetime | None) -> tuple[str, list[datetime]]:
-    bounds = {"created_at >= %s": since, "created_at < %s": before}
-    given = {condition: bound for condition, bound in bounds.items() if bound}
-    return " AND ".join(["created_at IS NOT NULL", *given]), [*given.values()]
 
 
 def _indexes(times: "array[int]", since: datetime, before: datetime) -> range:
@@ -173,44 +164,3 @@ def _indexes(times: "array[int]", since: datetime, before: datetime) -> range:
 
 def _microseconds(time: datetime) -> int:
     return (time - BEGINNING) // TICK
-
-
-def _utc(value: Any) -> datetime:
-    if isinstance(value, datetime) and value.tzinfo:
-        return value.astimezone(timezone.utc)
-    return ensure_datetime_in_tz(value, timezone.utc)
-
-
-def stored_status(job: ListedJob) -> str:
-    """Return the status as it is in the column of that name; empty if it is no text."""
-    data_type, status = storable(job.raw.get("status"), "text")
-    return status if data_type == "text" else ""
-
-
-def forget_relisted(pipeline: dlt.Pipeline, load_ids: list[str]) -> None:
-    """Delete from `removed_jobs` the jobs that these loads have found in the list again."""
-    if not (load_ids and count_rows(pipeline, "removed_jobs")):
-        return
-    with pipeline.sql_client() as client:
-        jobs, removed = map(client.make_qualified_table_name, ("jobs", "removed_jobs"))
-        loaded = f"SELECT id FROM {jobs} WHERE _dlt_load_id IN ({_marks(load_ids)})"  # noqa: S608
-        sql = f"SELECT id FROM {removed} WHERE id IN ({loaded})"  # noqa: S608
-        relisted = [key for (key,) in client.execute_sql(sql, *load_ids) or ()]
-    _delete(pipeline, "removed_jobs", "id", relisted)
-
-
-def forget_rejected(pipeline: dlt.Pipeline, fingerprints: list[str]) -> None:
-    """Delete the jobs that can't be stored and are no longer listed."""
-    _delete(pipeline, "rejected_jobs", "fingerprint", fingerprints)
-
-
-def _delete(pipeline: dlt.Pipeline, table: str, column: str, keys: list[str]) -> None:
-    with pipeline.sql_client() as client:
-        name = client.make_qualified_table_name(table)
-        for start in range(0, len(keys), KEYS_AT_A_TIME):
-            some = keys[start : start + KEYS_AT_A_TIME]
-            client.execute_sql(f"DELETE FROM {name} WHERE {column} IN ({_marks(some)})", *some)  # noqa: S608
-
-
-def _marks(values: list[str]) -> str:
-    return ", ".join(["%s"] * len(values))

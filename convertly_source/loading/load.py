@@ -19,7 +19,6 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from convertly_source.errors import SettingsError
 from convertly_source.loading import refresh
-from convertly_source.loading.held import forget_rejected, forget_relisted
 from convertly_source.loading.locks import database_lock, file_lock, has_lock
 from convertly_source.loading.refused import refusals_explained
 from convertly_source.loading.settings import configure
@@ -43,8 +42,9 @@ from convertly_source.loading.target import (
     working_folder,
 )
 from convertly_source.loading.unlocked import load_alone
-from convertly_source.loading.verify import VerifyResult, verifying
+from convertly_source.loading.verify import VerifyResult
 from convertly_source.loading.views import create_views, refuse_views
+from convertly_source.loading.warehouse import forget_rejected, forget_relisted, verifying
 from convertly_source.tables.schema import TABLES
 
 T = TypeVar("T")
@@ -269,7 +269,10 @@ def _follow_up(
     forget_relisted(pipeline, load_ids)
     if source.resources["jobs"].custom_metrics["is_whole"] and count_has_risen(pipeline):
         verified = _verify(pipeline, source, rows)
-        report(f"Jobs have appeared late, so all were compared: {verified.mended}.")
+        report(
+            "Jobs have appeared late, so all were compared: "
+            f"{verified.loaded:,} loaded again, {verified.removed:,} removed."
+        )
 
 
 def _verify(

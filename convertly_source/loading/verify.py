@@ -1,38 +1,33 @@
 """Verify: a run that finds where the warehouse and the list differ, and loads what is listed.
 
-Positions are counted from the oldest job. So a page tells how many listed jobs are older than it,
-the warehouse how many it holds: where these counts differ, the page in the middle is fetched, and
-so on. Each page is also compared job by job. Differences of opposite sign may cancel in a count,
-so pages at random places cut the list first, and whoever found something looks again.
+Positions are counted from the oldest job. So a page tells how many listed jobs are older, and the
+warehouse how many it holds: where the counts differ, the page in the middle is fetched, and so on.
+Each page is also compared job by job. Differences of opposite sign may cancel in a count, so pages
+at random places cut the list first, and a look that has found something is followed by another.
 
-What is recorded as removed was absent from one answer, which showed an older job and a younger one
-beside it (or the end of the list), or from a group of one `created_at` that was read whole, twice.
-Positions of different moments only say where to look.
+What is recorded as removed was absent from one answer that showed an older job and a younger one
+beside it, or an end of the list; or from a group of one `created_at` that was read whole, twice.
+Positions of different moments only tell where to look.
 """
 
 import random
-from collections.abc import Container, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
-
-import dlt
+from typing import NamedTuple, Protocol
 
 from convertly_source.api.client import OPEN_STATUSES, REPORT
 from convertly_source.errors import ResponseError, SettingsError
-from convertly_source.loading.held import HeldJob, HeldJobs, Warehouse, stored_status
-from convertly_source.loading.target import note_recorded
+from convertly_source.loading.held import HeldJob, HeldJobs
 from convertly_source.reading.job import BEGINNING, END, TICK, Listed, RemovedJob
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import DisorderError, Page, Pages
 from convertly_source.reading.run import Changes, IncrementalRun, RunState, Window
-from convertly_source.source import RUN
 from convertly_source.tables.records import fingerprint
 
-SAMPLES = 3  # pages at random places, in a first look
-MORE_SAMPLES = 8  # in a look after one that has found something, and two for each such page
+SAMPLES = 3  # pages at random places in a first look
+MORE_SAMPLES = 8  # in a look after one that has found something; two more for each place
 MAX_LOOKS = 4
-FEW_REQUESTS = 12  # at least as many, before everything is read instead
+FEW_REQUESTS = 12  # so many at least, before everything is read instead
 STATUSES = (*OPEN_STATUSES, "failed", "completed")  # the shortest lists first
 
 
@@ -45,28 +40,6 @@ class VerifyResult(NamedTuple):
     removed: int  # jobs that were no longer listed
     requests: int
 
-    @property
-    def mended(self) -> str:
-        """What was done, in words."""
-        return f"{self.loaded:,} loaded again, {self.removed:,} removed"
-
-
-class Part(NamedTuple):
-    """The jobs with `since` <= `created_at` < `before`: the positions from `start` to `end`."""
-
-    since: datetime
-    before: datetime
-    start: int
-    end: int
-
-    def has(self, time: datetime) -> bool:
-        """Whether it is a time of this part."""
-        return self.since <= time < self.before
-
-
-class EnoughError(Exception):
-    """It takes fewer requests to read everything."""
-
 
 class Store(Protocol):
     """The tables of a warehouse, without the jobs that they know as removed."""
@@ -78,11 +51,25 @@ class Store(Protocol):
         """Return the jobs of a range that can't be stored."""
 
 
+class Part(NamedTuple):
+    """The jobs with `since` <= `created_at` < `before`: the positions from `start` to `end`."""
+
+    since: datetime
+    before: datetime
+    start: int
+    end: int
+
+
+class EnoughError(Exception):
+    """Reading everything takes fewer requests."""
+
+
 class VerifyRun(IncrementalRun):
-    """An ordinary run, and then a comparison of all that is held with all that is listed.
+    """An ordinary run, then a comparison of all jobs that are held with all that are listed.
 
     Jobs that are missing or differ are handed over again, those that are gone as removed.
-    `held_jobs` is what the warehouse holds once the changes so far are loaded.
+    `held_jobs` is what the warehouse holds once the changes so far are loaded; `store` finds the
+    rows of those that are gone.
     """
 
     def __init__(
@@ -92,8 +79,8 @@ class VerifyRun(IncrementalRun):
         state: RunState,
         window: Window,
         *,
-        store: Store,
         held_jobs: HeldJobs,
+        store: Store,
         read_all: bool,
         trust_account: bool = False,
     ) -> None:
@@ -101,20 +88,24 @@ class VerifyRun(IncrementalRun):
         super().__init__(listing, status, state, window, trust_account=trust_account)
         self.loaded_again, self.found_removed = 0, 0
         self.no_longer_rejected = set[str]()  # fingerprints
-        self.held_jobs, self._store, self._read_all = held_jobs, store, read_all
+        self._held_jobs, self._store, self._read_all = held_jobs, store, read_all
         self._random = random.Random()  # noqa: S311 - which pages are compared is no secret
-        self._found, self._touched = 0, set[str]()  # pages with differences in a look, statuses
+        self._found, self._touched = 0, set[str]()  # places and statuses, by a look
 
-    @property
-    def counts(self) -> tuple[int, int]:
-        """How many jobs are listed, and held, up to the newest one at the start."""
-        listed = self._listing.newest_page.count_before(self._before)
-        return listed, self.held_jobs.count(BEGINNING, self._before)
+    def result(self) -> VerifyResult:
+        """Return what was found; raise `ResponseError` if an account at rest still differs."""
+        listed, held = self.compared
+        if self._differs_at_rest():
+            raise ResponseError(
+                f"The API says that there are {listed:,} jobs, and lists {held:,}.", REPORT
+            )
+        requests = self._listing.requests
+        return VerifyResult(listed, held, self.loaded_again, self.found_removed, requests)
 
     def _all(self) -> Iterator[Changes]:
         """Run as usual, then compare; jobs that are created from now on wait for the next run."""
         for changes in super()._all():
-            self.held_jobs.follow(changes)
+            self._held_jobs.follow(changes)
             yield changes
         newest, size = self._listing.newest_page, self._listing.size
         self._before = newest.youngest + TICK if newest.jobs else END
@@ -125,10 +116,7 @@ class VerifyRun(IncrementalRun):
             yield from self._compare_page(newest)
             if not self._read_all and full_read > FEW_REQUESTS // 2:
                 yield from self._look_around()
-                self._read_all = self._read_all or self._differs_at_rest()
-            else:
-                self._read_all = True
-            if self._read_all:
+            if self._read_all or full_read <= FEW_REQUESTS // 2 or self._differs_at_rest():
                 yield from self._compare_everything()
         except DisorderError as error:
             raise no_order() from error
@@ -138,19 +126,15 @@ class VerifyRun(IncrementalRun):
     def _everything(self) -> Iterator[Changes]:
         raise no_order()
 
-    def _differs_at_rest(self) -> bool:
-        listed, held = self.counts
-        return listed != held and self._listing.is_at_rest()
+    @property
+    def compared(self) -> tuple[int, int]:
+        """How many jobs are listed, and held, up to the newest one at the start."""
+        listed = self._listing.newest_page.count_before(self._before)
+        return listed, self._held_jobs.count(BEGINNING, self._before)
 
-    def result(self) -> VerifyResult:
-        """Return what was found; raise `ResponseError` if an account at rest still differs."""
-        listed, held = self.counts
-        if self._differs_at_rest():
-            raise ResponseError(
-                f"The API says that it lists {listed:,} jobs, but it lists {held:,}.", REPORT
-            )
-        requests = self._listing.requests
-        return VerifyResult(listed, held, self.loaded_again, self.found_removed, requests)
+    def _differs_at_rest(self) -> bool:
+        listed, held = self.compared
+        return listed != held and self._listing.is_at_rest()
 
     def _look_around(self) -> Iterator[Changes]:
         """Look until a look finds nothing: what one finds may have hidden something else."""
@@ -170,51 +154,53 @@ class VerifyRun(IncrementalRun):
     def _scan(self, status: str | None, samples: int) -> Iterator[Changes]:
         """Cut a list by pages at random places, then halve each part whose counts differ."""
         pages: Pages = self._listing
-        whole = Part(BEGINNING, self._before, 0, self.counts[0])
+        parts = [Part(BEGINNING, self._before, 0, self.compared[0])]
         if status:
-            count = self.held_jobs.count(BEGINNING, self._before, status)
-            pages, whole = self._listing.list_of(status, count), whole._replace(end=count)
+            count = self._held_jobs.count(BEGINNING, self._before, status)
+            pages, parts = pages.list_of(status, count), [parts[0]._replace(end=count)]
+        count = parts[0].end
         places = [(number + self._random.random()) / samples for number in range(samples)]
-        if not status and self._differs(whole, status):
-            places.insert(0, 0)  # if the oldest jobs were purged, their page shows it
-        parts = [whole]
-        for position in [int(place * whole.end) for place in places]:
-            part = next((part for part in parts if part.start <= position < part.end), whole)
-            if part in parts:
-                parts.remove(part)
-                first = max(-1, position - pages.size // 2)
-                parts += yield from self._cut(pages, status, part, first)
+        if not status and self._differs(parts[0], status):
+            places.insert(0, 0)  # if the oldest jobs were purged, the oldest page shows it
+        for position in [int(place * count) for place in places]:
+            for part in parts:
+                if part.start <= position < part.end or not count:
+                    parts.remove(part)
+                    first = max(-1, position - pages.size // 2)
+                    parts += yield from self._cut(pages, status, part, first)
+                    break
         while parts:
             part = parts.pop()
             if self._differs(part, status):
-                count = -(-(part.end - part.start) // (pages.size - 2))
-                middle = (pages.size - 2) * (max(0, count) // 2)
+                step = pages.size - 2
+                middle = step * (max(0, -(-(part.end - part.start) // step)) // 2)
                 sides = yield from self._cut(pages, status, part, part.start - 1 + middle)
                 parts += [side for side in sides if side != part]  # else the list has moved
 
     def _differs(self, part: Part, status: str | None) -> bool:
-        held = self.held_jobs.count(part.since, part.before, status)
+        held = self._held_jobs.count(part.since, part.before, status)
         return held != part.end - part.start
 
     def _cut(
         self, pages: Pages, status: str | None, part: Part, position: int
     ) -> Generator[Changes, None, list[Part]]:
         """Compare the page at a position; return what is left of the part on both sides of it."""
-        page = self._within_limit(pages).at(position)
-        if status and part.since == BEGINNING and part.before == self._before:
+        self._check_limit()
+        page = pages.at(position)
+        if status and part[:2] == (BEGINNING, self._before):
             part = part._replace(end=pages.total)  # it was a guess
         since, before = _shown_whole(page)
         if max(since, part.since) < min(before, part.before):
             yield from self._compare_page(page, status)
             start, end = page.count_before(since), page.count_before(before)
         else:  # jobs of one `created_at` fill the page
-            times = [time for time in (page.youngest, page.oldest) if part.has(time)]
+            times = [t for t in (page.youngest, page.oldest) if part.since <= t < part.before]
             if not times:
                 return []  # the list has moved
             since, before = times[0], times[0] + TICK
             start = self._count_before(pages, status, part, since)
             end = self._count_before(pages, status, part, before)
-            if end - start != self.held_jobs.count(since, before, status):
+            if end - start != self._held_jobs.count(since, before, status):
                 yield from self._compare_group(since)
         older = part._replace(before=since, end=start)
         younger = part._replace(since=before, start=end)
@@ -222,14 +208,12 @@ class VerifyRun(IncrementalRun):
 
     def _count_before(self, pages: Pages, status: str | None, part: Part, time: datetime) -> int:
         """Count the listed jobs that are older; the warehouse tells where to look."""
-        held = self.held_jobs.count(part.since, time, status)
+        held = self._held_jobs.count(part.since, time, status)
         return pages.search(time, part.start + held - pages.size // 2).count_before(time)
 
-    def _within_limit(self, pages: Pages) -> Pages:
-        """Return the pages to ask; raise `EnoughError` if that is no longer worthwhile."""
+    def _check_limit(self) -> None:
         if self._listing.requests >= self._most_requests:
             raise EnoughError
-        return pages
 
     def _compare_page(self, page: Page, status: str | None = None) -> Iterator[Changes]:
         """Compare what a page shows whole. What differs in a list of one status is looked up."""
@@ -240,27 +224,13 @@ class VerifyRun(IncrementalRun):
         if not status:
             yield from self._mend(since, before, page.jobs)
             return
-        while time := self._first_difference(page, status, since, before):
+        while time := self._held_jobs.first_difference(since, before, page.jobs, status):
             since = yield from self._look_up(time)
-
-    def _first_difference(
-        self, page: Page, status: str, since: datetime, before: datetime
-    ) -> datetime | None:
-        """Return when the first job was created that is listed in a status or held, not both."""
-        held = self.held_jobs.between(since, before, status)
-        listed = {
-            hash(HeldJob.of(job).key): (job.created_at, status)
-            for job in page.jobs
-            if since <= job.created_at < before
-        }
-        different = held.keys() ^ listed.keys()
-        return min(((held | listed)[key][0] for key in different), default=None)
 
     def _look_up(self, time: datetime) -> Generator[Changes, None, datetime]:
         """Compare the jobs of a time in the list of all; return up to when all was compared."""
-        listing = self._within_limit(self._listing)
-        held = self.held_jobs.count(BEGINNING, time)
-        page = self._listing.search(time, max(-1, held - listing.size // 2))
+        self._check_limit()
+        page = self._search(time)
         if not page.overlaps(time):  # it ends with the jobs that it should begin with
             page = self._listing.at(page.count_before(time) - 1)
         if page.overlaps(time):
@@ -269,16 +239,19 @@ class VerifyRun(IncrementalRun):
         yield from self._compare_group(time)
         return time + TICK
 
+    def _search(self, time: datetime) -> Page:
+        """Return a page on which jobs of a time begin, with some older ones."""
+        position = self._held_jobs.count(BEGINNING, time)
+        return self._listing.search(time, max(-1, position - self._listing.size // 2))
+
     def _compare_group(self, time: datetime) -> Iterator[Changes]:
         """Compare jobs of one `created_at` that fill a page: whole, and if they differ, twice."""
         group = dict[str, Listed]()
         for _ in range(2):
-            held = self.held_jobs.count(BEGINNING, time)
-            page = self._listing.search(time, max(-1, held - self._listing.size // 2))
-            for jobs in self._listing.read(time, time, page):
+            for jobs in self._listing.read(time, time, self._search(time)):
                 group |= {job.key: job for job in jobs if job.created_at == time}
                 yield Changes(jobs_read=len(jobs))
-            if not self._difference(time, time + TICK, group.values()):
+            if not self._held_jobs.difference(time, time + TICK, group.values()):
                 return
         yield from self._mend(time, time + TICK, group.values())
 
@@ -290,63 +263,41 @@ class VerifyRun(IncrementalRun):
             yield Changes(jobs_read=len(jobs))
             waiting += jobs
             before = min(self._listing.watermark, self._before)
-            if before == since:  # it comes from more than one answer
+            if before == since:  # a group comes from several answers
                 is_group = True
                 continue
-            if is_group and self._difference(since, since + TICK, waiting):
-                groups.append(since)
-            since += TICK if is_group else 0 * TICK
+            if is_group:
+                if self._held_jobs.difference(since, since + TICK, waiting):
+                    groups.append(since)
+                since, is_group = since + TICK, False
             yield from self._mend(since, before, waiting)
-            waiting = [job for job in waiting if job.created_at >= before]
-            since, is_group = before, False
+            since, waiting = before, [job for job in waiting if job.created_at >= before]
         for time in groups:
             yield from self._compare_group(time)
 
-    def _difference(
-        self, since: datetime, before: datetime, jobs: Iterable[Listed]
-    ) -> "Difference | None":
-        """Return how a range differs from `jobs`, which are all that is listed there."""
-        held = self.held_jobs.between(since, before)
-        listed = [(_as_held(job, held), job) for job in jobs if since <= job.created_at < before]
-        different = [
-            job
-            for one, job in listed
-            if held.get(hash(one.key)) != (one.created_at, one.status) and not job.is_duplicate
-        ]
-        gone = held.keys() - {hash(one.key) for one, _ in listed}
-        is_equal = len(listed) == self.held_jobs.count(since, before)
-        if is_equal and not (different or gone):
-            return None
-        first = listed[0][0].created_at if listed and since == BEGINNING else since
-        scattered = [held[key][1] for key in gone if held[key][0] >= first]  # not by a purge
-        statuses = {*map(stored_status, (job.job for job in different)), *scattered}
-        return Difference([one for one, _ in listed], different, gone, statuses)
-
     def _mend(self, since: datetime, before: datetime, jobs: Iterable[Listed]) -> Iterator[Changes]:
         """Hand over what differs in a range; `jobs` are all that is listed there."""
-        found = self._difference(since, before, jobs)
+        found = self._held_jobs.difference(since, before, jobs)
         if not found:
             return
-        self.held_jobs.replace(since, before, found.listed)
+        self._held_jobs.replace(since, before, found.listed)
         self._found += bool(found.statuses)
         self._touched |= found.statuses
         rejected = [job for job in found.different if not job.job.is_usable]
+        usable = [job for job in found.different if job.job.is_usable]
         self.no_longer_rejected -= {fingerprint(job.job.raw) for job in rejected}
         yield Changes(rejected=rejected)
-        once = [
-            job
-            for job in found.different
-            if job not in rejected and hash(job.key) not in self._loaded
-        ]
+        once = [job for job in usable if hash(job.key) not in self._loaded]
         for job in once:
             self._track(job)
-        self._loaded |= {hash(job.key) for job in once}
+            self._loaded.add(hash(job.key))
         self.loaded_again += len(once)
         yield Changes([job.job for job in once])
         if found.gone:
             yield from self._remove(since, before, found.gone)
 
     def _remove(self, since: datetime, before: datetime, gone: set[int]) -> Iterator[Changes]:
+        """Hand over as removed those jobs of a range whose keys have these hashes."""
         for job in self._store.jobs(since, before):
             if hash(job.key) in gone:
                 self.found_removed += 1
@@ -356,51 +307,16 @@ class VerifyRun(IncrementalRun):
         self.no_longer_rejected |= {job.key for job in rejected if hash(job.key) in gone}
 
 
-class Difference(NamedTuple):
-    """How a range of held jobs differs from what is listed there."""
-
-    listed: list[HeldJob]
-    different: list[Listed]  # they are missing, or held with another status
-    gone: set[int]  # hashes of keys
-    statuses: set[str]  # of those that may hide others from a count; purged jobs don't
-
-
-def _as_held(job: Listed, held: Container[int]) -> HeldJob:
-    """Return what a listed job is held as: one that could not be shaped by its fingerprint."""
-    one = HeldJob.of(job)
-    if hash(one.key) not in held and hash(key := fingerprint(job.job.raw)) in held:
-        return HeldJob(job.created_at, key, job.job.status)
-    return one
-
-
 def _shown_whole(page: Page) -> tuple[datetime, datetime]:
     """Return the range of which a page shows all jobs; older ones may be as old as its oldest."""
-    since = BEGINNING if page.is_oldest else page.oldest + TICK
-    return since, END if page.is_newest else page.youngest
+    is_empty = not page.jobs  # and so is the list
+    since = BEGINNING if page.is_oldest or is_empty else page.oldest + TICK
+    return since, END if page.is_newest or is_empty else page.youngest
 
 
 def no_order() -> SettingsError:
     """Return the error for a list that can't be compared by positions."""
     return SettingsError(
         "The API lists jobs in no order, so they can't be compared by their positions.",
-        "Ordinary runs read all of them each time; a full refresh also finds what is gone.",
+        "Ordinary loads read all of them each time; a full refresh also finds what is gone.",
     )
-
-
-@contextmanager
-def verifying(pipeline: dlt.Pipeline, *, read_all: bool) -> Iterator[list[VerifyRun]]:
-    """Let the run that the source makes meanwhile be a `VerifyRun`, which is added to the list."""
-    warehouse, runs = Warehouse(pipeline), list[VerifyRun]()
-    held_jobs = warehouse.held_jobs()  # before the list is asked: each of them was listed once
-
-    def make_run(*arguments: Any, **more: Any) -> VerifyRun:
-        more |= {"store": warehouse, "held_jobs": held_jobs, "read_all": read_all}
-        runs.append(VerifyRun(*arguments, **more))
-        return runs[-1]
-
-    note_recorded(pipeline, [job.key for job in warehouse.rejected_jobs()])
-    token = RUN.set(make_run)
-    try:
-        yield runs
-    finally:
-        RUN.reset(token)
