@@ -42,7 +42,7 @@ from convertly_source.loading.target import (
     working_folder,
 )
 from convertly_source.loading.unlocked import load_alone
-from convertly_source.loading.verify import VerifyResult
+from convertly_source.loading.verify import VerifyResult, VerifyRun
 from convertly_source.loading.views import create_views, refuse_views
 from convertly_source.loading.warehouse import forget_rejected, forget_relisted, verifying
 from convertly_source.tables.schema import TABLES
@@ -250,7 +250,9 @@ def _verify_account(source: DltSource, pipeline: dlt.Pipeline, *, read_all: bool
         raise SettingsError("There is nothing to compare yet.", "Load the account first.")
     refuse_other_account(pipeline, metrics["host"])
     repair_tables(pipeline)
-    return _verify(pipeline, source, Counter(), read_all=read_all)
+    run = _verify(pipeline, source, Counter(), read_all=read_all)
+    run.check()
+    return run.result()
 
 
 def _follow_up(
@@ -268,7 +270,7 @@ def _follow_up(
         return
     forget_relisted(pipeline, load_ids)
     if source.resources["jobs"].custom_metrics["is_whole"] and count_has_risen(pipeline):
-        verified = _verify(pipeline, source, rows)
+        verified = _verify(pipeline, source, rows).result()
         report(
             "Jobs have appeared late, so all were compared: "
             f"{verified.loaded:,} loaded again, {verified.removed:,} removed."
@@ -281,7 +283,7 @@ def _verify(
     rows: Counter[str],
     *,
     read_all: bool = False,
-) -> VerifyResult:
+) -> VerifyRun:
     """Compare what is held with what is listed, and load what differs."""
     load_ids = list[str]()
     with verifying(pipeline, read_all=read_all) as runs:
@@ -291,7 +293,9 @@ def _verify(
     [run] = runs
     forget_relisted(pipeline, load_ids)
     forget_rejected(pipeline, sorted(run.no_longer_rejected))
-    return run.result()
+    if run.loaded_again:
+        refresh.delete_orphans(pipeline)
+    return run
 
 
 def _is_demo(pipeline: dlt.Pipeline, host: str, report: Callable[[str], None]) -> bool:

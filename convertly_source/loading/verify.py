@@ -90,17 +90,22 @@ class VerifyRun(IncrementalRun):
         self.no_longer_rejected = set[str]()  # fingerprints
         self._held_jobs, self._store, self._read_all = held_jobs, store, read_all
         self._random = random.Random()  # noqa: S311 - which pages are compared is no secret
+        self._loaded = set[int]()  # hashes of ids
         self._found, self._touched = 0, set[str]()  # places and statuses, by a look
 
     def result(self) -> VerifyResult:
-        """Return what was found; raise `ResponseError` if an account at rest still differs."""
+        """Return what was found."""
         listed, held = self.compared
+        requests = self._listing.requests
+        return VerifyResult(listed, held, self.loaded_again, self.found_removed, requests)
+
+    def check(self) -> None:
+        """Raise `ResponseError` if the account is at rest, and still differs."""
         if self._differs_at_rest():
+            listed, held = self.compared
             raise ResponseError(
                 f"The API says that there are {listed:,} jobs, and lists {held:,}.", REPORT
             )
-        requests = self._listing.requests
-        return VerifyResult(listed, held, self.loaded_again, self.found_removed, requests)
 
     def _all(self) -> Iterator[Changes]:
         """Run as usual, then compare; jobs that are created from now on wait for the next run."""
@@ -109,7 +114,7 @@ class VerifyRun(IncrementalRun):
             yield changes
         newest, size = self._listing.newest_page, self._listing.size
         self._before = newest.youngest + TICK if newest.jobs else END
-        self._loaded = set(self._handed_over)
+        self._loaded.update(self._handed_over)
         full_read = -(-newest.end // (size - 2)) + 3
         self._most_requests = self._listing.requests + max(FEW_REQUESTS, full_read // 2)
         try:
@@ -293,16 +298,16 @@ class VerifyRun(IncrementalRun):
             self._loaded.add(hash(job.key))
         self.loaded_again += len(once)
         yield Changes([job.job for job in once])
-        if found.gone:
-            yield from self._remove(since, before, found.gone)
+        if gone := found.gone - self._loaded:  # this answer may be older than the one that had them
+            yield from self._remove(since, before, gone)
 
     def _remove(self, since: datetime, before: datetime, gone: set[int]) -> Iterator[Changes]:
         """Hand over as removed those jobs of a range whose keys have these hashes."""
-        for job in self._store.jobs(since, before):
-            if hash(job.key) in gone:
-                self.found_removed += 1
-                self.state["tracked"].pop(job.key, None)
-                yield Changes(removed=[RemovedJob(job.key, job.created_at, job.status)])
+        jobs = [job for job in self._store.jobs(since, before) if hash(job.key) in gone]
+        for job in jobs:
+            self.state["tracked"].pop(job.key, None)
+        self.found_removed += len(jobs)
+        yield Changes(removed=[RemovedJob(job.key, job.created_at, job.status) for job in jobs])
         rejected = self._store.rejected_jobs(since, before)
         self.no_longer_rejected |= {job.key for job in rejected if hash(job.key) in gone}
 
