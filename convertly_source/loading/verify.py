@@ -112,21 +112,32 @@ class VerifyRun(IncrementalRun):
         for changes in super()._all():
             self._held_jobs.follow(changes)
             yield changes
-        newest, size = self._listing.newest_page, self._listing.size
+        newest = self._listing.newest_page
         self._before = newest.youngest + TICK if newest.jobs else END
         self._loaded.update(self._handed_over)
-        full_read = -(-newest.end // (size - 2)) + 3
-        self._most_requests = self._listing.requests + max(FEW_REQUESTS, full_read // 2)
         try:
             yield from self._compare_page(newest)
-            if not self._read_all and full_read > FEW_REQUESTS // 2:
-                yield from self._look_around()
-            if self._read_all or full_read <= FEW_REQUESTS // 2 or self._differs_at_rest():
-                yield from self._compare_everything()
+            if not (newest.is_oldest and newest.is_newest):
+                yield from self._compare_lists()
         except DisorderError as error:
             raise no_order() from error
         self._forget_ended()
         self.state["count_has_risen"] = False
+
+    def _compare_lists(self) -> Iterator[Changes]:
+        """Compare by counts and some pages, or all jobs if that takes fewer requests."""
+        full_read = -(-self._listing.newest_page.end // (self._listing.size - 2)) + 3
+        self._most_requests = self._listing.requests + max(FEW_REQUESTS, full_read // 2)
+        if self._read_all or full_read <= FEW_REQUESTS // 2:
+            yield from self._compare_everything()
+            return
+        try:
+            yield from self._look_around()
+            is_enough = not self._differs_at_rest()
+        except EnoughError:
+            is_enough = False
+        if not is_enough:
+            yield from self._compare_everything()
 
     def _everything(self) -> Iterator[Changes]:
         raise no_order()
@@ -144,17 +155,14 @@ class VerifyRun(IncrementalRun):
     def _look_around(self) -> Iterator[Changes]:
         """Look until a look finds nothing: what one finds may have hidden something else."""
         samples, touched = SAMPLES, set[str]()
-        try:
-            for _ in range(MAX_LOOKS):
-                self._found, self._touched = 0, set()
-                yield from self._scan(None, samples)
-                for status in STATUSES:
-                    yield from self._scan(status, samples if status in touched else 1)
-                if not self._found:
-                    return
-                samples, touched = SAMPLES + MORE_SAMPLES + 2 * self._found, self._touched
-        except EnoughError:
-            self._read_all = True
+        for _ in range(MAX_LOOKS):
+            self._found, self._touched = 0, set()
+            yield from self._scan(None, samples)
+            for status in STATUSES:
+                yield from self._scan(status, samples if status in touched else 1)
+            if not self._found:
+                return
+            samples, touched = SAMPLES + MORE_SAMPLES + 2 * self._found, self._touched
 
     def _scan(self, status: str | None, samples: int) -> Iterator[Changes]:
         """Cut a list by pages at random places, then halve each part whose counts differ."""
