@@ -172,6 +172,7 @@ def verify(options: argparse.Namespace, _: Counter[str]) -> None:
             read_all=options.all,
             wait_seconds=options.wait,
             progress=Progress(),
+            report=print,
         )
     print(
         f"Verified: {result.listed:,} jobs listed, {result.held:,} held; "

@@ -143,6 +143,7 @@ def verify_account(
     read_all: bool = False,
     wait_seconds: float = 0,
     progress: Collector = NULL_COLLECTOR,
+    report: Callable[[str], None] = logger.info,
 ) -> VerifyResult:
     """Make the tables equal to the account, also where no ordinary load sees a difference.
 
@@ -156,13 +157,14 @@ def verify_account(
         read_all: Read the whole account, and compare every job.
         wait_seconds: How long to wait for a load into the same target to end.
         progress: Is told how many jobs were read.
+        report: Is told in a sentence what else a person should know.
 
     Raises:
         ConvertlyError: As `load_account`. `SettingsError` for a lake, a source that reads a part
             of the account, and a list in no order; `ResponseError` if an account at rest lists
             another number of jobs than the warehouse then holds.
     """
-    verify = partial(_verify_account, source, read_all=read_all)
+    verify = partial(_verify_account, source, report, read_all=read_all)
     return _in_turn(target, source, wait_seconds, progress, verify)
 
 
@@ -237,7 +239,13 @@ def _load(
     return LoadResult(rows, new_jobs, describe(pipeline), dataset)
 
 
-def _verify_account(source: DltSource, pipeline: dlt.Pipeline, *, read_all: bool) -> VerifyResult:
+def _verify_account(
+    source: DltSource,
+    report: Callable[[str], None],
+    pipeline: dlt.Pipeline,
+    *,
+    read_all: bool,
+) -> VerifyResult:
     """Verify the target of a pipeline that was restored, while nobody else loads into it."""
     metrics = source.resources["jobs"].custom_metrics
     if is_lake(pipeline):
@@ -249,8 +257,13 @@ def _verify_account(source: DltSource, pipeline: dlt.Pipeline, *, read_all: bool
     if "jobs" not in stored_tables(pipeline):
         raise SettingsError("There is nothing to compare yet.", "Load the account first.")
     refuse_other_account(pipeline, metrics["host"])
-    repair_tables(pipeline)
+    refresh.check_mark(pipeline)
+    if _repair(pipeline, report):
+        refresh.begin(pipeline, is_same_account=True)
+    refresh.go_on(pipeline, is_whole=True)
     run = _verify(pipeline, source, Counter(), read_all=read_all)
+    if refresh.is_under_way(pipeline):
+        refresh.finish(pipeline)
     run.check()
     return run.result()
 

@@ -270,6 +270,7 @@ class VerifyRun(IncrementalRun):
 
     def _compare_everything(self) -> Iterator[Changes]:
         """Read all jobs, and compare each page; groups that differ are read again."""
+        self.expected = self._listing.listed
         since, waiting, is_group, groups = BEGINNING, list[Listed](), False, list[datetime]()
         page = self._listing.search(BEGINNING)
         for jobs in self._listing.read(BEGINNING + TICK, self._before - TICK, page):

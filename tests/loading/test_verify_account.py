@@ -249,6 +249,21 @@ def test_many_rows_are_loaded_in_chunks(serve: Serve) -> None:
     assert result.requests <= 1.5 * (900 + 3)
 
 
+@pytest.mark.parametrize("table", ["jobs", "jobs__results", "removed_jobs"])
+def test_a_table_that_was_dropped_is_filled_again(serve: Serve, table: str) -> None:
+    """Everything is read and loaded again, as an ordinary load does, and nothing is left to do."""
+    api = serve(DemoAPI(settled(300)))
+    load_into(TARGET, api)
+    before = query("SELECT job_id, value FROM convertly_data.jobs__results ORDER BY ALL")
+    query(f"DROP TABLE convertly_data.{table}")
+    done = run("verify", **access(api))
+    sentence = f"Missing in the destination: {table}. Reading everything again.\n"
+    assert done.stdout.startswith(f"{sentence}Verified: 300 jobs listed, 300 held; 0 loaded again")
+    assert query("SELECT job_id, value FROM convertly_data.jobs__results ORDER BY ALL") == before
+    assert query("SELECT count(*) FROM convertly_data.jobs") == [(300,)]
+    assert requests_of(api, lambda: load_into(TARGET, api)) == 1
+
+
 def test_the_progress_is_told(serve: Serve) -> None:
     """A collector is told of the jobs that are read, page by page."""
     read = list[int]()
