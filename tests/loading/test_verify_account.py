@@ -221,6 +221,23 @@ def test_a_load_of_a_part_does_not_verify(serve: Serve) -> None:
     assert query("SELECT count(*) FROM convertly_data.jobs WHERE id = 'late'") == [(1,)]
 
 
+def test_it_begins_with_an_ordinary_run(serve: Serve) -> None:
+    """New, ended, cancelled and unusable jobs since the last load are not counted as mended."""
+    api = serve(DemoAPI(DemoAccount(800)))
+    load_into(TARGET, api)
+    account = api.account
+    account.finish(account.unfinished()[0])
+    account.cancel(account.unfinished()[-1])
+    account.create()
+    account.create()["id"] = None
+    account.create(status=5)
+    assert verify(api)[:4] == (802, 802, 0, 0)
+    assert query("SELECT count(*) FROM convertly_data.jobs") == [(802,)]
+    assert query("SELECT count(*) FROM convertly_data.removed_jobs") == [(1,)]
+    assert query("SELECT status FROM convertly_data.rejected_jobs") == [("pending",)]
+    assert verify(api)[:4] == (802, 802, 0, 0)
+
+
 def test_open_jobs_are_followed_after_it(serve: Serve) -> None:
     """A job that was reopened and found by verify is followed to its end by ordinary loads."""
     api = serve(DemoAPI(settled(800)))
