@@ -113,7 +113,7 @@ class HeldJobs:
         held = self.between(since, before)
         pairs = [(_as_held(job, held), job) for job in jobs if since <= job.created_at < before]
         different = [
-            job
+            (one, job)
             for one, job in pairs
             if held.get(hash(one.key)) != (one.created_at, one.status) and not job.is_duplicate
         ]
@@ -122,8 +122,9 @@ class HeldJobs:
             return None
         oldest = pairs[0][1].created_at if pairs and since == BEGINNING else since
         statuses = {held[key][1] for key in gone if held[key][0] >= oldest}
-        statuses |= {stored_status(job.job) for job in different}
-        return Difference([one for one, _ in pairs], different, gone, statuses)
+        statuses |= {one.status for one, _ in different}
+        listed = [one for one, _ in pairs]
+        return Difference(listed, [job for _, job in different], gone, statuses)
 
     def first_difference(
         self, since: datetime, before: datetime, jobs: Iterable[Listed], status: str

@@ -367,6 +367,16 @@ def test_a_job_that_failed_to_be_shaped_is_held() -> None:
     assert HeldJobs([row]).difference(BEGINNING, END, entries) is None
 
 
+@pytest.mark.parametrize("raw", [None, 5, ["list"], {"id": 7}])
+def test_an_entry_that_is_no_job_is_compared(raw: Any) -> None:
+    """It is held by its fingerprint, at the time of the next older job, or at the oldest of all."""
+    entries = listed([ListedJob.parse(raw)], 0, BEGINNING)
+    found = HeldJobs().difference(BEGINNING, END, entries)
+    assert found
+    assert found.different == entries
+    assert HeldJobs(found.listed).difference(BEGINNING, END, entries) is None
+
+
 def test_jobs_are_counted_by_time_and_status() -> None:
     """Ranges are half-open; a job can be taken out of any status, and replaced."""
     times = [BEGINNING + timedelta(days=day) for day in range(5)]
