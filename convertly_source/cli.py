@@ -24,7 +24,7 @@ from dlt.common.configuration.utils import get_resolved_traces
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.errors import SettingsError, explained
 from convertly_source.files import IS_CHECKOUT, copy_all, shipped
-from convertly_source.loading import LoadResult, Target, load_account
+from convertly_source.loading import LoadResult, Target, load_account, verify_account
 from convertly_source.loading.backfill import (
     Window,
     check,
@@ -93,20 +93,21 @@ def parser() -> Parser:
         return one
 
     load_ = command("load", load, "load what has changed since the last load")
+    verify_ = command("verify", verify, "make the tables equal to the account, whatever happened")
     backfill_ = command("backfill", backfill, "load the history of an account in windows")
     command("check", check_settings, "show the settings, and whether the API answers")
     command("tables", print_tables, "print the tables and columns as Markdown")
     explore_ = command("explore", explore, "look at the loaded jobs in a browser")
     init_ = command("init", init, "copy the DAG, the SQL and the settings to adapt")
 
-    for one in (load_, backfill_, explore_):
+    for one in (load_, verify_, backfill_, explore_):
         one.add_argument(
             "--destination", default="duckdb", help="destination of dlt (default: %(default)s)"
         )
         one.add_argument(
             "--dataset", default="convertly_data", help="dataset, a schema (default: %(default)s)"
         )
-    for one in (load_, backfill_):
+    for one in (load_, verify_, backfill_):
         one.add_argument("--demo", action="store_true", help="load a demo account; needs no key")
     add = load_.add_argument
     add("--start-date", help="oldest created_at to load (included; UTC)")
@@ -115,7 +116,7 @@ def parser() -> Parser:
     add("--table-format", help="of --destination filesystem: delta (default) or iceberg")
     add("--models", action="store_true", help="create the views for BI in the dataset")
     add("--open", action="store_true", help="look at the jobs afterwards, in a browser")
-    add("--trust-account", action="store_true", help="load although no known job is listed")
+    add("--verify", action="store_true", help="do as the command verify does instead")
     add("--full-refresh", action="store_true", help="read all again, delete what is gone")
     add(
         "--chunk-pages",
@@ -123,13 +124,17 @@ def parser() -> Parser:
         default=PAGES_PER_CHUNK,
         help="pages per load, 0: all (default: %(default)s)",
     )
-    add(
-        "--wait",
-        type=_seconds,
-        default=0,
-        metavar="SECONDS",
-        help="wait that long for another load to end (default: %(default)s)",
-    )
+    for one in (load_, verify_):
+        add = one.add_argument
+        add("--trust-account", action="store_true", help="load although no known job is listed")
+        add("--all", action="store_true", help="verify by reading all jobs")
+        add(
+            "--wait",
+            type=_seconds,
+            default=0,
+            metavar="SECONDS",
+            help="wait that long for another load to end (default: %(default)s)",
+        )
     add = backfill_.add_argument
     add("--start", help="oldest created_at to load (default: the day of the oldest job; UTC)")
     add("--end", help="created_at to load up to, not included (default: behind the newest job)")
@@ -139,7 +144,12 @@ def parser() -> Parser:
 
 
 def load(options: argparse.Namespace, rows: Counter[str]) -> None:
-    """Load the account and print what was done."""
+    """Load the account and print what was done; or verify it."""
+    if options.verify:
+        verify(options, rows)
+        return
+    if options.all:
+        raise SettingsError("A load does not read all jobs.", "Add --verify, or leave out --all.")
     if options.destination == "filesystem":
         options.table_format = options.table_format or "delta"
     elif options.table_format:
@@ -149,12 +159,10 @@ def load(options: argparse.Namespace, rows: Counter[str]) -> None:
         )
     if options.open:
         _require_explore(options.destination)
-    names = ("start_date", "end_date", "status", "table_format", "trust_account")
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
     with account_settings(demo=options.demo) as settings:
         result = load_account(
             Target(options.destination, options.dataset),
-            convertly_source(**settings, **given),
+            convertly_source(**settings, **_given(options)),
             pages_per_chunk=options.chunk_pages,
             full_refresh=options.full_refresh,
             views=options.models or options.open,
@@ -166,6 +174,23 @@ def load(options: argparse.Namespace, rows: Counter[str]) -> None:
     print_summary(result, options)
     if options.open:
         explore(options, rows)
+
+
+def verify(options: argparse.Namespace, _: Counter[str]) -> None:
+    """Compare the tables with the account, load what differs, and print the result."""
+    with account_settings(demo=options.demo) as settings:
+        result = verify_account(
+            Target(options.destination, options.dataset),
+            convertly_source(**settings, **_given(options)),
+            read_all=options.all,
+            wait_seconds=options.wait,
+            progress=Progress(),
+            report=print,
+        )
+    print(
+        f"Verified: {result.listed:,} jobs listed, {result.held:,} held; "
+        f"{result.loaded:,} loaded again, {result.removed:,} removed."
+    )
 
 
 def print_summary(result: LoadResult, options: argparse.Namespace) -> None:
@@ -365,6 +390,12 @@ def _chosen(options: argparse.Namespace) -> list[str]:
     return [
         f"--{name}={value}" for name, value in chosen.items() if value != getattr(defaults, name)
     ]
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of the source that were given as arguments."""
+    names = ("start_date", "end_date", "status", "table_format", "trust_account")
+    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
 
 
 def _can_explore() -> bool:

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any, Literal, NamedTuple
 
@@ -43,6 +44,8 @@ from convertly_source.tables.schema import (
 LONGEST_NAME = 50  # of a column; with the suffix of a variant it fits into any database
 
 Created = dlt.sources.incremental[datetime]
+# The kind of run that reads the account: `loading.verify` has one of its own.
+RUN: ContextVar[Callable[..., IncrementalRun]] = ContextVar("RUN", default=IncrementalRun)
 
 
 @dlt.source(name="convertly", section="convertly")
@@ -63,7 +66,7 @@ def convertly_source(
     """Load the jobs of a Convertly account, as they are at the time of each run.
 
     The tables are `jobs`, its child `jobs__results`, `rejected_jobs` (jobs that can't be stored),
-    `removed_jobs` (unfinished jobs that are no longer listed) and `runs` (one row per run). Each
+    `removed_jobs` (jobs that are no longer listed) and `runs` (one row per run). Each
     setting may also come from dlt's configuration, section `[sources.convertly]`.
 
     Args:
@@ -110,7 +113,8 @@ def convertly_source(
 
     def new_run(state: RunState, window: tuple[datetime, datetime]) -> IncrementalRun:
         listing = Listing(client, page_size, max_connections)
-        return IncrementalRun(listing, status, state, window, trust_account=trust_account)
+        make_run = RUN.get()
+        return make_run(listing, status, state, window, trust_account=trust_account)
 
     reader = AccountReader(client, mapper, new_run, status, table_format)
     window = Created("created_at", initial_value=start, end_value=end)

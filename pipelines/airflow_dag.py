@@ -1,4 +1,4 @@
-"""The jobs of a Convertly account in Airflow: hourly, and their history on many workers.
+"""The jobs of a Convertly account in Airflow: hourly, verified weekly, a history on many workers.
 
 Copy this file into the DAGs folder; `convertly-source` must be installed where tasks run. The key
 is the password of the connection `convertly` (whose host, if it has one, is the API's address),
@@ -82,6 +82,34 @@ def convertly_jobs() -> None:
             return dict(result.rows)
 
     load_jobs()
+
+
+@dag(
+    schedule="@weekly",
+    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULTS,
+    params={
+        **TARGET,
+        "read_all": Param(default=False, type="boolean", description="read and compare every job"),
+    },
+    doc_md=__doc__,
+    tags=["convertly"],
+)
+def convertly_verify() -> None:
+    """Load what no hourly run sees: jobs that were deleted or changed after they had ended."""
+
+    @task
+    def verify(params: Any = None) -> dict[str, int]:
+        with convertly(params) as (target, settings):
+            from convertly_source import convertly_source
+            from convertly_source.loading import verify_account
+
+            source = convertly_source(**settings)
+            return verify_account(target, source, read_all=params["read_all"])._asdict()
+
+    verify()
 
 
 @dag(
@@ -199,4 +227,5 @@ def refuse_relative_file(destination: str) -> None:
 
 
 convertly_jobs()
+convertly_verify()
 convertly_backfill()

@@ -38,7 +38,7 @@ from convertly_source.tables.schema import TABLES
 
 Serve = Callable[..., DemoAPI]
 KEY = "cvly_a-key-that-is-a-secret"
-COMMANDS = ("load", "backfill", "check", "tables", "explore", "init")
+COMMANDS = ("load", "verify", "backfill", "check", "tables", "explore", "init")
 
 
 @pytest.fixture

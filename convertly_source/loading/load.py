@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import dlt
 from dlt.common import logger
@@ -17,13 +17,16 @@ from dlt.extract import DltSource
 from dlt.pipeline.helpers import retry_schema_update
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
+from convertly_source.errors import SettingsError
 from convertly_source.loading import refresh
 from convertly_source.loading.locks import database_lock, file_lock, has_lock
 from convertly_source.loading.refused import refusals_explained, without_failures_in_the_log
 from convertly_source.loading.settings import configure
 from convertly_source.loading.target import (
     Target,
+    count_has_risen,
     count_rows,
+    describe,
     has_lost_state,
     is_lake,
     knows_jobs,
@@ -40,8 +43,12 @@ from convertly_source.loading.target import (
     working_folder,
 )
 from convertly_source.loading.unlocked import load_alone
+from convertly_source.loading.verify import VerifyResult, VerifyRun
 from convertly_source.loading.views import create_views, refuse_views
+from convertly_source.loading.warehouse import forget_rejected, forget_relisted, verifying
 from convertly_source.tables.schema import TABLES
+
+T = TypeVar("T")
 
 PAGES_PER_CHUNK = 200
 DEMO_HOST = "127.0.0.1"
@@ -86,6 +93,11 @@ class Chunk(NamedTuple):
     rows: Counter[str]
     info: LoadInfo | None  # None if there was nothing to load
 
+    @property
+    def load_ids(self) -> list[str]:
+        """The ids of the loads, as they are in `_dlt_load_id`."""
+        return self.info.loads_ids if self.info else []
+
 
 def load_account(
     target: Target,
@@ -119,16 +131,59 @@ def load_account(
     """
     if views:
         refuse_views(target.destination)
-    configure(target.destination)
     rows = Counter() if rows is None else rows
     rows.update(dict.fromkeys(TABLES, 0))
+    load = partial(
+        _load, source, rows, report, pages_per_chunk, full_refresh=full_refresh, views=views
+    )
+    return _in_turn(target, source, wait_seconds, progress, load)
+
+
+def verify_account(
+    target: Target,
+    source: DltSource,
+    *,
+    read_all: bool = False,
+    wait_seconds: float = 0,
+    progress: Collector = NULL_COLLECTOR,
+    report: Callable[[str], None] = logger.info,
+) -> VerifyResult:
+    """Make the tables equal to the account, also where no ordinary load sees a difference.
+
+    Load jobs that are missing or changed after they had ended, and record in `removed_jobs` those
+    that are no longer listed. It takes few requests: positions in the list are compared with
+    counts in the warehouse. Differences of one status may cancel there; `read_all` finds all.
+
+    Args:
+        target: Where the account was loaded to: an SQL destination.
+        source: `convertly_source()`, with the settings of the account, but no part of it.
+        read_all: Read the whole account, and compare every job.
+        wait_seconds: How long to wait for a load into the same target to end.
+        progress: Is told how many jobs were read.
+        report: Is told in a sentence what else a person should know.
+
+    Raises:
+        ConvertlyError: As `load_account`. `SettingsError` for a lake, a source that reads a part
+            of the account, and a list in no order; `ResponseError` if an account at rest lists
+            another number of jobs than the warehouse then holds.
+    """
+    verify = partial(_verify_account, source, report, read_all=read_all)
+    return _in_turn(target, source, wait_seconds, progress, verify)
+
+
+def _in_turn(
+    target: Target,
+    source: DltSource,
+    wait_seconds: float,
+    progress: Collector,
+    load: Callable[[dlt.Pipeline], T],
+) -> T:
+    """Return what `load` returns for a pipeline that was restored, while nobody else loads."""
+    configure(target.destination)
     refuse_naming(source.schema)
     with using(target):
         place = target.place()
     folder = working_folder(place)
-    load = partial(
-        _load, source, place, rows, report, pages_per_chunk, full_refresh=full_refresh, views=views
-    )
     with without_failures_in_the_log(), file_lock(folder, place, wait_seconds):
         pipeline = target.fresh_pipeline(folder, progress)
         refuse_ambiguous_name(pipeline)
@@ -143,7 +198,6 @@ def load_account(
 
 def _load(
     source: DltSource,
-    place: str,
     rows: Counter[str],
     report: Callable[[str], None],
     pages_per_chunk: int,
@@ -171,11 +225,14 @@ def _load(
     metrics["kind"] = "refresh" if refresh.is_under_way(pipeline) else "load"
     can_count = not is_lake(pipeline)
     jobs_before = count_rows(pipeline, "jobs") if can_count else 0
+    load_ids = list[str]()
     for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
         rows.update(chunk.rows)
+        load_ids += chunk.load_ids
         if was_loaded and chunk.info:
             for sentence in _new_fields(chunk.info):
                 report(sentence)
+    _follow_up(pipeline, source, load_ids, rows, report)
     new_jobs = count_rows(pipeline, "jobs") - jobs_before if can_count else None
     if can_count:
         _create_results_table(pipeline)
@@ -184,9 +241,82 @@ def _load(
         trim_state(pipeline)
     if views:
         create_views(pipeline)
-    run = metrics["last_run"]
     dataset = name_in_sql(pipeline) if can_count else ""
-    return LoadResult(rows, new_jobs, run["listed"], run["held"], place, dataset)
+    run = metrics["last_run"]
+    return LoadResult(rows, new_jobs, run["listed"], run["held"], describe(pipeline), dataset)
+
+
+def _verify_account(
+    source: DltSource,
+    report: Callable[[str], None],
+    pipeline: dlt.Pipeline,
+    *,
+    read_all: bool,
+) -> VerifyResult:
+    """Verify the target of a pipeline that was restored, while nobody else loads into it."""
+    metrics = source.resources["jobs"].custom_metrics
+    if is_lake(pipeline):
+        raise SettingsError("A lake can't be asked which jobs it holds.", "Load all of it again.")
+    if not metrics["is_whole"]:
+        raise SettingsError(
+            "Only a whole account can be compared.", "Leave out status, start_date and end_date."
+        )
+    if "jobs" not in stored_tables(pipeline):
+        raise SettingsError("There is nothing to compare yet.", "Load the account first.")
+    refuse_other_account(pipeline, metrics["host"])
+    refresh.check_mark(pipeline)
+    if _repair(pipeline, report):
+        refresh.begin(pipeline, is_same_account=True)
+    refresh.go_on(pipeline, is_whole=True)
+    run = _verify(pipeline, source, Counter(), read_all=read_all)
+    if refresh.is_under_way(pipeline):
+        refresh.finish(pipeline)
+    run.check()
+    return run.result()
+
+
+def _follow_up(
+    pipeline: dlt.Pipeline,
+    source: DltSource,
+    load_ids: list[str],
+    rows: Counter[str],
+    report: Callable[[str], None],
+) -> None:
+    """Do what some loads lead to, where the tables can be asked and changed by SQL.
+
+    A job that is listed again is no longer removed; a risen count makes the load verify.
+    """
+    if is_lake(pipeline):
+        return
+    forget_relisted(pipeline, load_ids)
+    if source.resources["jobs"].custom_metrics["is_whole"] and count_has_risen(pipeline):
+        verified = _verify(pipeline, source, rows).result()
+        report(
+            "Jobs have appeared late, so all were compared: "
+            f"{verified.loaded:,} loaded again, {verified.removed:,} removed."
+        )
+
+
+def _verify(
+    pipeline: dlt.Pipeline,
+    source: DltSource,
+    rows: Counter[str],
+    *,
+    read_all: bool = False,
+) -> VerifyRun:
+    """Compare what is held with what is listed, and load what differs."""
+    source.resources["jobs"].custom_metrics["kind"] = "verify"
+    load_ids = list[str]()
+    with verifying(pipeline, read_all=read_all) as runs:
+        for chunk in load_in_chunks(pipeline, source):
+            load_ids += chunk.load_ids
+            rows.update(chunk.rows)
+    [run] = runs
+    forget_relisted(pipeline, load_ids)
+    forget_rejected(pipeline, sorted(run.no_longer_rejected))
+    if run.loaded_again:
+        refresh.delete_orphans(pipeline)
+    return run
 
 
 def _is_demo(pipeline: dlt.Pipeline, host: str, report: Callable[[str], None]) -> bool:

@@ -93,15 +93,21 @@ def finish(pipeline: dlt.Pipeline) -> None:
     mark = _mark(pipeline)
     tables = stored_tables(pipeline)
     with pipeline.sql_client() as client, client.begin_transaction():
-        jobs, results = map(client.make_qualified_table_name, ("jobs", "jobs__results"))
         for table in {"jobs", "rejected_jobs", "removed_jobs"} & tables:
             name = client.make_qualified_table_name(table)
             client.execute_sql(f"DELETE FROM {name} WHERE _dlt_load_id <= %s", mark)  # noqa: S608
+    delete_orphans(pipeline)
+    commit_state(pipeline, _take_mark)
+
+
+def delete_orphans(pipeline: dlt.Pipeline) -> None:
+    """Delete the results of jobs whose rows are no longer there."""
+    with pipeline.sql_client() as client:
+        jobs, results = map(client.make_qualified_table_name, ("jobs", "jobs__results"))
         client.execute_sql(
             f"DELETE FROM {results} WHERE NOT EXISTS"  # noqa: S608
             f" (SELECT 1 FROM {jobs} WHERE {jobs}._dlt_id = {results}._dlt_root_id)"
         )
-    commit_state(pipeline, _take_mark)
 
 
 def _mark(pipeline: dlt.Pipeline) -> str:

@@ -243,6 +243,19 @@ def knows_jobs(pipeline: dlt.Pipeline) -> bool:
     return any(state.get(name) for name in ("tracked", "landmarks"))
 
 
+def count_has_risen(pipeline: dlt.Pipeline) -> bool:
+    """Return whether the last load found more listed jobs than were loaded, by the state."""
+    return bool(_jobs_state(pipeline).get("all", {}).get("count_has_risen"))
+
+
+def note_recorded(pipeline: dlt.Pipeline, fingerprints: list[str]) -> None:
+    """Let the next load know as recorded only these of the jobs that can't be stored."""
+    with pipeline.managed_state() as state:
+        resources: Any = state.get("sources", {}).get(SCHEMA, {}).get("resources", {})
+        if "rejected_jobs" in resources:
+            resources["rejected_jobs"]["recorded"] = fingerprints
+
+
 def landmarks(pipeline: dlt.Pipeline) -> list[Any]:
     """Return the jobs by which the loaded account is recognized."""
     found: list[Any] = _jobs_state(pipeline).get("landmarks", [])

@@ -6,6 +6,7 @@ A job's position is the number of jobs in the list that are older: creations don
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
@@ -81,6 +82,7 @@ class Pages:
         self._claimed = 0  # the last `total` of the API
         self._only_time: datetime | None = None  # the `created_at` of all jobs
         self._client, self._threads = client, ThreadPoolExecutor(max_connections)
+        self._status: str | None = None
         self._depth = self._max_depth = max_connections + 2  # so that no connection waits
         self._joined, self._overlap = 0, 2
         self._drift = 0  # by how many positions an offset moves until it is answered
@@ -144,6 +146,17 @@ class Pages:
         finally:
             for future in ahead:
                 future.cancel()
+
+    def list_of(self, status: str, total: int) -> "Pages":
+        """Return the pages of the jobs in one status, which are about `total`; no request."""
+        pages = copy(self)
+        pages._status, pages.total, pages._drift = status, total, 0  # noqa: SLF001 - its own
+        return pages
+
+    @property
+    def requests(self) -> int:
+        """The number of requests that the client has sent."""
+        return self._client.requests
 
     def in_status(self, status: str) -> Iterator[list[Listed]]:
         """Yield the usable jobs in one status, by page; while they move, one may be missed."""
@@ -210,12 +223,12 @@ class Pages:
 
     def _ask(self, offset: int, limit: int) -> tuple[JobsPage, bool]:
         """Return an answer with a `total` that fits it, and whether the list ends with it."""
-        answer = self._client.page(offset, limit)
+        answer = self._client.page(offset, limit, self._status)
         count = len(answer.jobs)
         end = offset + count
         is_end = count < limit
         if is_end and count and end < answer.total:
-            following, _, total, _ = self._client.page(end, limit)
+            following, _, total, _ = self._client.page(end, limit, self._status)
             is_end = not following and total > end  # else the server gives less, or the list moved
             is_sure = not offset or min(limit, answer.total - offset) - count > SMALLEST_PAGE
             if is_sure and not keys_of(following) <= keys_of(answer.jobs):

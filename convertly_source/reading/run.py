@@ -60,7 +60,7 @@ class Changes(NamedTuple):
     """
 
     jobs: Sequence[ListedJob] = ()
-    rejected: Sequence[ListedJob] = ()
+    rejected: Sequence[Listed] = ()
     removed: Sequence[RemovedJob] = ()
     jobs_read: int = 0
 
@@ -101,13 +101,14 @@ class IncrementalRun:
         tracked = self.state["tracked"].items()
         self._missing = {key: job for key, job in tracked if job[1] not in FINAL_STATUSES}
         self._removed = 0  # of those that `held` had
+        self._late = 0  # jobs that are listed and still to be loaded
         self._handed_over = array("q")  # hashes of ids
         self.changes = self._all()
 
     @property
     def held(self) -> int:
         """The number of jobs that were handed over, or are older than the window."""
-        return self.state["held"] + self._counts.total()
+        return self.state["held"] + self._counts.total() - self._late
 
     @property
     def open_jobs(self) -> int:
@@ -194,12 +195,12 @@ class IncrementalRun:
             page = self._listing.search(self._since, listed - 1)
             listed = page.count_before(self._since)
         self.state["held"] += listed - held
-        if listed > held:
+        self._late = max(0, listed - held)
+        if self._late:
             self.state["count_has_risen"] = True
             logger.warning(
-                f"{listed - held} jobs have appeared more than {LAG // MINUTE} minutes after they "
-                "were created: "
-                "the next run reads all jobs again, once."
+                f"{self._late} jobs have appeared more than {LAG // MINUTE} minutes after they "
+                "were created: they are still to be loaded."
             )
 
     def _is_wanted(self, listed: Listed) -> bool:
@@ -210,7 +211,7 @@ class IncrementalRun:
 
     def _hand_over(self, jobs: list[Listed], *, is_prefix: bool = False) -> Iterator[Changes]:
         """Yield what has changed, and remember what later runs will see again."""
-        if rejected := [job.job for job in jobs if not job.job.is_usable]:
+        if rejected := [job for job in jobs if not job.job.is_usable]:
             yield Changes(rejected=rejected)
         if is_prefix:
             times = [job.created_at for job in jobs]

@@ -20,6 +20,7 @@ from convertly_source.tables.values import free_key, storable, storable_json
 Fields = Iterable[tuple[str, Any]]
 
 SHAPED_FIELDS = ("id", "created_at", "results")  # of a job; the others become columns as they are
+FIRST = datetime(1970, 1, 1, tzinfo=timezone.utc)  # of a job that is older than all timestamps
 FILE_FIELDS = RESULT_TYPES.keys() - {"job_id", "value"}  # of which a file has one at least
 
 
@@ -28,8 +29,13 @@ def fingerprint(job: Any) -> str:
     return digest128(json.dumps(storable_json(job), sort_keys=True))
 
 
-def rejected_record(job: ListedJob, error: Exception | None = None) -> dict[str, Any]:
-    """Return the row of `rejected_jobs` for a job that can't be stored, or failed to be shaped."""
+def rejected_record(
+    job: ListedJob, created_at: datetime | None = None, error: Exception | None = None
+) -> dict[str, Any]:
+    """Return the row of `rejected_jobs` for a job that can't be stored, or failed to be shaped.
+
+    `created_at` stands in where it has none of its own.
+    """
     raw = storable_json(job.raw)
     missing = [name for name in ("id", "created_at") if not getattr(job, name)]
     if error:
@@ -42,6 +48,8 @@ def rejected_record(job: ListedJob, error: Exception | None = None) -> dict[str,
         "fingerprint": fingerprint(job.raw),
         "reason": reason,
         "raw": raw if isinstance(raw, dict) else {"value": raw},
+        "created_at": job.created_at or (created_at and max(created_at, FIRST)),
+        "status": job.status,
         "noticed_at": datetime.now(timezone.utc),
     }
 
@@ -94,7 +102,7 @@ class RecordMapper:
 
     def tables(self, changes: Changes) -> Iterator[TableRows]:
         """Yield the rows of each table for what a run has found."""
-        rejected = [rejected_record(job) for job in changes.rejected]
+        rejected = [rejected_record(job.job, job.created_at) for job in changes.rejected]
         yield TableRows("jobs", list(self._job_records(changes.jobs, rejected)))
         yield TableRows("rejected_jobs", rejected)
         yield TableRows("removed_jobs", [removed_record(job) for job in changes.removed])
@@ -106,7 +114,7 @@ class RecordMapper:
             try:
                 yield self.job_record(job)
             except Exception as error:  # noqa: BLE001, PERF203 - no job may stop the others
-                rejected.append(rejected_record(job, error))
+                rejected.append(rejected_record(job, error=error))
 
     def job_record(self, job: ListedJob) -> dict[str, Any]:
         """Return the row of `jobs`, with the rows of `jobs__results` as the list `results`.

@@ -53,17 +53,19 @@ REJECTED_COLUMNS = _columns(
     fingerprint=("text", "key of the table, a hash of `raw`"),
     reason=("text", "why the job can't be stored"),
     raw=("json", "the job as listed, links without their query strings; `value` if no object"),
+    created_at=("timestamp", "when it was created (UTC), or the next older job in the list"),
+    status=("text", "its status, empty without one"),
     noticed_at=("timestamp", "when it was first seen (UTC)"),
 )
 REMOVED_COLUMNS = _columns(
     id=("text", "`jobs.id`, key of the table"),
     created_at=("timestamp", "when the job was created (UTC)"),
-    last_status=("text", "status when last seen: `pending`, `processing`"),
+    last_status=("text", "status when last seen"),
     noticed_at=("timestamp", "when it was first found missing (UTC)"),
 )
 RUN_COLUMNS = _columns(
     run_id=("text", "key of the table"),
-    kind=("text", "`load`, `refresh` or `window`"),
+    kind=("text", "`load`, `refresh`, `window` or `verify`"),
     started_at=("timestamp", "when the run began (UTC)"),
     finished_at=("timestamp", "when all was read (UTC)"),
     listed=("bigint", "number of jobs that the API listed when the run began"),
@@ -79,7 +81,7 @@ TABLES: dict[str, tuple[str, Columns]] = {
     "jobs": ("one row per job", JOB_COLUMNS),
     "jobs__results": ("one row per file or other item of `results`", RESULT_COLUMNS),
     "rejected_jobs": ("jobs that can't be stored", REJECTED_COLUMNS),
-    "removed_jobs": ("unfinished jobs that are no longer listed", REMOVED_COLUMNS),
+    "removed_jobs": ("jobs that are no longer listed", REMOVED_COLUMNS),
     "runs": ("one row per run that came to its end, also when nothing was new", RUN_COLUMNS),
 }
 for required in (JOB_COLUMNS["id"], JOB_COLUMNS["created_at"], RESULT_COLUMNS["job_id"]):

@@ -24,6 +24,11 @@ class Direct:
     def __init__(self, api: DemoAPI) -> None:
         self._api, self._lock = api, Lock()
 
+    @property
+    def requests(self) -> int:
+        """The number of requests so far."""
+        return len(self._api.requests)
+
     def page(self, offset: int, limit: int, status: str | None = None) -> JobsPage:
         """Answer as the API would over HTTP."""
         query = {"offset": str(offset), "limit": str(limit)} | (
@@ -76,7 +81,7 @@ class Shelf:
         for number, changes in enumerate(run.changes, 1):
             self.jobs |= {job.id or "": mapper.job_record(job) for job in changes.jobs}
             self.removed += [job.id for job in changes.removed]
-            self.rejected |= {fingerprint(job.raw) for job in changes.rejected}
+            self.rejected |= {fingerprint(job.job.raw) for job in changes.rejected}
             self.handed_over += len(changes.jobs)
             seen.update(job.id or "" for job in changes.jobs)
             if number == kill_after:

@@ -89,6 +89,30 @@ def test_jobs_that_are_created_meanwhile_are_not_listed(serve: Serve) -> None:
 
 
 @pytest.mark.slow
+def test_a_late_job_is_not_held_until_it_is_loaded(warehouse: Warehouse, serve: Serve) -> None:
+    """A run that sees jobs behind its cursor, still to be loaded, does not count them."""
+    api = serve(DemoAccount(250))
+    for _ in range(3):
+        warehouse.load(api)
+        if len(api.account.jobs) == 250:
+            late = api.account.create()
+            late["created_at"] = api.account.jobs[100]["created_at"]
+    rows = warehouse.rows("runs", "started_at", "listed", "held")
+    assert [counts for _, *counts in sorted(rows)] == [[250, 250], [251, 250], [251, 251]]
+
+
+@pytest.mark.slow
+def test_a_late_job_is_loaded_by_the_load_that_sees_it(serve: Serve) -> None:
+    """A load that notices one verifies at once, which leaves a row of its own."""
+    api = serve(DemoAccount(250))
+    load_into(TARGET, api)
+    api.account.create()["created_at"] = api.account.jobs[100]["created_at"]
+    result = load_into(TARGET, api)
+    assert (result.listed, result.held) == (251, 251)
+    assert runs("kind, listed, held")[1:] == [("load", 251, 250), ("verify", 251, 251)]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "kind"),
     [({"status": "completed"}, "load"), ({"end_date": "2026-05-05"}, "window")],

@@ -51,10 +51,10 @@ def assert_no_key(airflow: Airflow, *outputs: str) -> None:
 
 @pytest.mark.slow
 def test_the_dags_are_imported_without_a_warning(airflow: Airflow) -> None:
-    """Both DAGs are there, without error or warning, and the waits between retries grow."""
+    """All DAGs are there, without error or warning, and the waits between retries grow."""
     done = airflow.run(str(AIRFLOW_RUN))
     [found] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert found["dags"] == ["convertly_backfill", "convertly_jobs"]
+    assert found["dags"] == ["convertly_backfill", "convertly_jobs", "convertly_verify"]
     assert (found["errors"], found["warnings"]) == ({}, {})
     assert found["growth"] == {"3.3.2": 2, "2.11.2": True}[airflow.version]
 
@@ -77,7 +77,7 @@ def test_the_dag_of_the_readme_loads_the_account(
 
 
 @pytest.mark.slow
-def test_both_dags_load_the_account_into_duckdb(airflow: Airflow, serve: Serve) -> None:
+def test_the_dags_load_the_account_into_duckdb(airflow: Airflow, serve: Serve) -> None:
     """New and changed jobs arrive, windows one by one; the key of a connection is seen nowhere.
 
     The counts of the rows are returned, and the views are there when they are asked for. Nothing is
@@ -119,6 +119,14 @@ def test_both_dags_load_the_account_into_duckdb(airflow: Airflow, serve: Serve) 
     [compared] = airflow.returned("compare")
     assert compared["jobs"] == 152
     assert schemas(ask) == ["history"]
+    ask("DELETE FROM convertly_data.jobs WHERE id = (SELECT min(id) FROM convertly_data.jobs)")
+    done = airflow.test("convertly_verify", {}, **settings)
+    outputs += [done.stdout, done.stderr]
+    [verified] = airflow.returned("verify")
+    assert (verified["listed"], verified["held"]) == (153, 153)
+    assert verified["loaded"] >= 1
+    assert verified["removed"] == 0
+    assert_equal(ask, api.account, "convertly_data")
     assert not [path for path in (airflow.home / "tmp").rglob("*") if "convertly" in str(path)]
     assert_no_key(airflow, *outputs)
 
@@ -171,14 +179,29 @@ def test_the_dags_load_by_the_functions_of_the_package() -> None:
         for alias in node.names
         if node.module and node.module.startswith("convertly_source.loading")
     }
-    assert names >= {"load_account", "plan_windows", "load_window", "check", "configure", "Target"}
+    assert names >= {
+        "load_account",
+        "verify_account",
+        "plan_windows",
+        "load_window",
+        "check",
+        "configure",
+        "Target",
+    }
     calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     called = {
         func.attr if isinstance(func, ast.Attribute) else func.id
         for func in calls
         if isinstance(func, ast.Attribute | ast.Name)
     }
-    assert called >= {"load_account", "plan_windows", "load_window", "check", "configure"}
+    assert called >= {
+        "load_account",
+        "verify_account",
+        "plan_windows",
+        "load_window",
+        "check",
+        "configure",
+    }
     assert not called & {"run", "extract", "pipeline"}
 
 

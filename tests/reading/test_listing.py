@@ -326,7 +326,7 @@ def test_entries_that_are_no_objects_are_rejected() -> None:
         Listing(cast("JobsClient", Fixed()), 100, 4), None, new_state(), (BEGINNING, END)
     )
     changes = list(run.changes)
-    assert [job.raw for found in changes for job in found.rejected] == [None, 5, ["list"]]
+    assert [job.job.raw for found in changes for job in found.rejected] == [None, 5, ["list"]]
     assert sum(len(found.jobs) for found in changes) == 250
     assert run.held == run.listed == 253
 

@@ -1,0 +1,127 @@
+"""The tables in an SQL destination: which jobs they hold, and what a load deletes from them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from typing import Any
+
+import dlt
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.common.time import ensure_datetime_in_tz
+
+from convertly_source.loading.held import HeldJob, HeldJobs
+from convertly_source.loading.target import count_rows, note_recorded
+from convertly_source.loading.verify import VerifyRun
+from convertly_source.source import RUN
+
+ROWS_AT_A_TIME = 10_000
+KEYS_AT_A_TIME = 500
+
+
+class Warehouse:
+    """The tables of a pipeline in an SQL destination, as far as they tell which jobs are held."""
+
+    def __init__(self, pipeline: dlt.Pipeline) -> None:
+        self._pipeline = pipeline
+        self._removed = {hash(key) for (key,) in self._select("removed_jobs", "id")}
+
+    def held_jobs(self) -> HeldJobs:
+        """Read all jobs that are not known as removed, oldest first."""
+        held = HeldJobs(self.jobs())
+        for job in self.rejected_jobs():
+            held.add(job)
+        return held
+
+    def jobs(
+        self, since: datetime | None = None, before: datetime | None = None
+    ) -> Iterator[HeldJob]:
+        """Yield the jobs of a range, less those that are known as removed."""
+        where, bounds = _range(since, before)
+        for key, created_at, status in self._select(
+            "jobs", "id, created_at, status", f"{where} ORDER BY created_at", *bounds
+        ):
+            if hash(key) not in self._removed:
+                yield HeldJob(_utc(created_at), key, status or "")
+
+    def rejected_jobs(
+        self, since: datetime | None = None, before: datetime | None = None
+    ) -> Iterator[HeldJob]:
+        """Yield the jobs of a range that can't be stored; earlier versions did not date them."""
+        columns = self._pipeline.default_schema.tables.get("rejected_jobs", {}).get("columns", {})
+        if {"created_at", "status"} <= columns.keys():
+            where, bounds = _range(since, before)
+            for key, created_at, status in self._select(
+                "rejected_jobs", "fingerprint, created_at, status", where, *bounds
+            ):
+                yield HeldJob(_utc(created_at), key, status or "")
+
+    def _select(
+        self, table: str, columns: str, condition: str = "1 = 1", *values: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield rows of a table, none if it is not there."""
+        with self._pipeline.sql_client() as client, suppress(DestinationUndefinedEntity):
+            name = client.make_qualified_table_name(table)
+            sql = f"SELECT {columns} FROM {name} WHERE {condition}"  # noqa: S608 - of this module
+            with client.execute_query(sql, *values) as cursor:
+                while rows := cursor.fetchmany(ROWS_AT_A_TIME):
+                    yield from rows
+
+
+@contextmanager
+def verifying(pipeline: dlt.Pipeline, *, read_all: bool) -> Iterator[list[VerifyRun]]:
+    """Let the run that the source makes meanwhile be a `VerifyRun`, which is added to the list."""
+    warehouse, runs = Warehouse(pipeline), list[VerifyRun]()
+    held_jobs = warehouse.held_jobs()  # before the list is asked: each of them was listed once
+
+    def make_run(*arguments: Any, **more: Any) -> VerifyRun:
+        more |= {"store": warehouse, "held_jobs": held_jobs, "read_all": read_all}
+        runs.append(VerifyRun(*arguments, **more))
+        return runs[-1]
+
+    note_recorded(pipeline, [job.key for job in warehouse.rejected_jobs()])
+    token = RUN.set(make_run)
+    try:
+        yield runs
+    finally:
+        RUN.reset(token)
+
+
+def forget_relisted(pipeline: dlt.Pipeline, load_ids: list[str]) -> None:
+    """Delete from `removed_jobs` the jobs that these loads have found in the list again."""
+    if not (load_ids and count_rows(pipeline, "removed_jobs")):
+        return
+    with pipeline.sql_client() as client:
+        jobs, removed = map(client.make_qualified_table_name, ("jobs", "removed_jobs"))
+        loaded = f"SELECT id FROM {jobs} WHERE _dlt_load_id IN ({_marks(load_ids)})"  # noqa: S608
+        sql = f"SELECT id FROM {removed} WHERE id IN ({loaded})"  # noqa: S608
+        relisted = [key for (key,) in client.execute_sql(sql, *load_ids) or ()]
+    _delete(pipeline, "removed_jobs", "id", relisted)
+
+
+def forget_rejected(pipeline: dlt.Pipeline, fingerprints: list[str]) -> None:
+    """Delete the jobs that can't be stored and are no longer listed."""
+    _delete(pipeline, "rejected_jobs", "fingerprint", fingerprints)
+
+
+def _delete(pipeline: dlt.Pipeline, table: str, column: str, keys: list[str]) -> None:
+    with pipeline.sql_client() as client:
+        name = client.make_qualified_table_name(table)
+        for start in range(0, len(keys), KEYS_AT_A_TIME):
+            some = keys[start : start + KEYS_AT_A_TIME]
+            client.execute_sql(f"DELETE FROM {name} WHERE {column} IN ({_marks(some)})", *some)  # noqa: S608
+
+
+def _marks(values: list[str]) -> str:
+    return ", ".join(["%s"] * len(values))
+
+
+def _range(since: datetime | None, before: datetime | None) -> tuple[str, list[datetime]]:
+    bounds = {"created_at >= %s": since, "created_at < %s": before}
+    given = {condition: bound for condition, bound in bounds.items() if bound}
+    return " AND ".join(["created_at IS NOT NULL", *given]), [*given.values()]
+
+
+def _utc(value: Any) -> datetime:
+    if isinstance(value, datetime) and value.tzinfo:
+        return value.astimezone(timezone.utc)
+    return ensure_datetime_in_tz(value, timezone.utc)
