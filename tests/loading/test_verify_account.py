@@ -23,6 +23,7 @@ from convertly_source.loading.warehouse import Warehouse
 from convertly_source.reading.job import BEGINNING, END, ListedJob, listed
 from convertly_source.tables.records import fingerprint
 
+pytestmark = pytest.mark.slow
 Serve = Callable[..., DemoAPI]
 TARGET = Target()
 PLACES = pytest.mark.parametrize(
