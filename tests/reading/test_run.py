@@ -94,7 +94,7 @@ def test_a_job_is_followed_to_its_end_wherever_it_lies(warehouse: Warehouse, ser
 def test_a_run_without_news_leaves_the_warehouse_untouched(
     warehouse: Warehouse, serve: Serve
 ) -> None:
-    """A run that finds nothing to do writes its row of `runs`, and no state; so with a stuck job."""
+    """A run that finds nothing to do writes its row of `runs`, and no state."""
     api = serve(settled(200))
     api.account.jobs[3].update(status="processing", progress=50, results=None)
     warehouse.load(api)
