@@ -47,22 +47,13 @@ class Rows:
         """Run as usual."""
         self._finish(IncrementalRun(self._listing(), None, self._state, EVERYTHING, **TRUSTED))
 
-    def verify(
-        self,
-        *,
-        read_all: bool = False,
-        seed: int = 0,
-        meanwhile: Callable[[Changes], object] = lambda _: None,
-    ) -> VerifyRun:
-        """Verify; the pages at random places follow from the seed.
-
-        `meanwhile` is called with all that the run has found, piece by piece.
-        """
+    def verify(self, *, read_all: bool = False, seed: int = 0) -> VerifyRun:
+        """Verify; the pages at random places follow from the seed."""
         held_jobs = HeldJobs(self.jobs(*EVERYTHING))
         more: dict[str, Any] = {"held_jobs": held_jobs, "store": self, "read_all": read_all}
         run = VerifyRun(self._listing(), None, self._state, EVERYTHING, **more, **TRUSTED)
         run._random = random.Random(seed)
-        self._finish(run, meanwhile)
+        self._finish(run)
         return run
 
     def statuses(self) -> dict[str, str]:
@@ -83,14 +74,11 @@ class Rows:
     def _listing(self) -> Listing:
         return Listing(self._client, self._page_size, 2)
 
-    def _finish(
-        self, run: IncrementalRun, meanwhile: Callable[[Changes], object] = lambda _: None
-    ) -> None:
+    def _finish(self, run: IncrementalRun) -> None:
         handed_over = Counter[str | None]()
         for changes in run.changes:
             self._take(changes)
             handed_over.update(job.id for job in changes.jobs)
-            meanwhile(changes)
         assert handed_over.total() == len(handed_over), "a job was handed over twice in a run"
         self._state = run.state
 
