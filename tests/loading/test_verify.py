@@ -287,7 +287,7 @@ def test_an_account_that_begins_to_grow(order: Order) -> None:
 
     def create(_: DemoAccount) -> None:
         if len(api.requests) > 2:
-            account.jobs += ended(60, random.Random(0)).jobs[len(account.jobs) :]
+            account.jobs += ended(250, random.Random(0)).jobs[len(account.jobs) :]
 
     api.before_answer = create
     rows.verify()
