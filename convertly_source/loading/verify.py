@@ -189,8 +189,7 @@ class VerifyRun(IncrementalRun):
             if self._differs(part, status):
                 step = pages.size - 2
                 middle = step * (max(0, -(-(part.end - part.start) // step)) // 2)
-                sides = yield from self._cut(pages, status, part, part.start - 1 + middle)
-                parts += [side for side in sides if side != part]  # else the list has moved
+                parts += yield from self._cut(pages, status, part, part.start - 1 + middle)
 
     def _differs(self, part: Part, status: str | None) -> bool:
         held = self._held_jobs.count(part.since, part.before, status)

@@ -9,6 +9,7 @@ import os
 import random
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,7 +25,7 @@ OTHER = {"completed": "failed", "failed": "completed"}
 
 def main(size: int) -> None:
     """Load, then verify: equal, with 20 differences, after a purge, and all of it."""
-    api = DemoAPI(DemoAccount(size), order=lambda jobs: jobs[::-1])
+    api = DemoAPI(DemoAccount(size, every=timedelta(minutes=1)), order=lambda jobs: jobs[::-1])
     account = api.account
     for job in account.unfinished():
         account.finish(job)

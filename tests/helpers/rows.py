@@ -1,6 +1,7 @@
 """A warehouse of bare rows that is loaded and verified, and accounts whose jobs have ended."""
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
@@ -74,8 +75,11 @@ class Rows:
         return Listing(self._client, self._page_size, 2)
 
     def _finish(self, run: IncrementalRun) -> None:
+        handed_over = Counter[str | None]()
         for changes in run.changes:
             self._take(changes)
+            handed_over.update(job.id for job in changes.jobs)
+        assert handed_over.total() == len(handed_over), "a job was handed over twice in a run"
         self._state = run.state
 
     def _take(self, changes: Changes) -> None:
