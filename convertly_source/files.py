@@ -8,11 +8,17 @@ TO_COPY = (
     ".dlt/config.toml",
     ".dlt/example.secrets.toml",
     "airflow_dag.py",
+    "dbt/README.md",
+    "dbt/dbt_project.yml",
+    "dbt/macros/dialects.sql",
+    "dbt/models/daily_jobs.sql",
+    "dbt/models/failures.sql",
+    "dbt/models/format_savings.sql",
+    "dbt/models/job_facts.sql",
+    "dbt/models/marts.yml",
+    "dbt/models/sources.yml",
+    "dbt/profiles.yml",
     "examples.sql",
-    "models/daily_jobs.sql",
-    "models/failures.sql",
-    "models/format_savings.sql",
-    "models/job_facts.sql",
 )
 
 

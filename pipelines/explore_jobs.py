@@ -51,7 +51,7 @@ with app.setup:
 def ask(pipeline: dlt.Pipeline, sql: str, *values: Any) -> list[Row]:
     """Ask the warehouse, over a connection that is closed at once: DuckDB has one writer.
 
-    The views of pipelines/models go along as SQL, so they need not have been made.
+    The views for BI go along as SQL, so they need not have been made.
     """
     views = ", ".join(f"{name} AS ({model(name)})" for name in MODELS)
     client: Any = pipeline.sql_client()

@@ -15,8 +15,11 @@ from convertly_source.loading.views import MODELS, model
 PIPELINES = ROOT / "pipelines"
 TO_COPY = {
     **{f".dlt/{name}": ROOT / ".dlt" / name for name in ("config.toml", "example.secrets.toml")},
-    **{str(path.relative_to(PIPELINES)): path for path in PIPELINES.rglob("*.sql")},
-    "airflow_dag.py": PIPELINES / "airflow_dag.py",
+    **{
+        str(path.relative_to(PIPELINES)): path
+        for pattern in ("airflow_dag.py", "examples.sql", "dbt/*.*", "dbt/ma*/*", "dbt/mo*/*")
+        for path in PIPELINES.glob(pattern)
+    },
 }
 
 
@@ -27,7 +30,7 @@ def copied(folder: Path) -> dict[str, bytes]:
 
 
 def test_init_copies_the_files_of_the_repository(tmp_path: Path) -> None:
-    """The DAG, all SQL and the settings are copied byte for byte, and each is named."""
+    """The DAG, the dbt project, SQL and settings are copied byte for byte, and each is named."""
     done = run("init", "mine/new")
     assert done.returncode == 0, done.stderr
     assert copied(tmp_path / "mine/new") == {
@@ -70,11 +73,10 @@ def test_a_wheel_is_made_of_these_files(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_each_view_has_its_sql() -> None:
-    """The views are those of `models`, and each of them begins with what its rows are."""
-    assert {f"models/{name}.sql" for name in MODELS} == {
-        name for name in TO_COPY if name.startswith("models/")
-    }
-    assert all(model(name).startswith("-- ") for name in MODELS)
+    """The views are the models of dbt, each begins with what its rows are, and no Jinja is left."""
+    assert {*MODELS} == {path.stem for path in PIPELINES.glob("dbt/models/*.sql")}
+    assert all(model(name).startswith("-- One row per ") for name in MODELS)
+    assert not any(brace in model(name) for name in MODELS for brace in "{}")
 
 
 @pytest.mark.slow

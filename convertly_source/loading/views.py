@@ -1,4 +1,6 @@
-"""The views for BI, whose SQL stands in `models`."""
+"""The views for BI: the models of the dbt project, rendered without dbt."""
+
+import re
 
 import dlt
 
@@ -7,6 +9,8 @@ from convertly_source.files import shipped
 
 MODELS = ("job_facts", "daily_jobs", "format_savings", "failures")  # in the order of creation
 DESTINATIONS = ("duckdb", "motherduck", "postgres")
+MACRO = re.compile(r"{% macro default__(\w+)\((.+)\) -%}\n(.+)\n{%- endmacro %}")
+CALL = re.compile(r"{{ (\w+)\((.+?)\) }}")
 
 
 def refuse_views(destination: str) -> None:
@@ -20,8 +24,22 @@ def refuse_views(destination: str) -> None:
 
 
 def model(name: str) -> str:
-    """Return the SQL of a view."""
-    return shipped(f"models/{name}.sql").read_text()
+    """Return the SQL of a view, for a connection that finds the tables by their bare names."""
+    macros: dict[str, tuple[list[str], str]] = {
+        macro: (parameters.split(", "), text)
+        for macro, parameters, text in MACRO.findall(shipped("dbt/macros/dialects.sql").read_text())
+    }
+
+    def rendered(call: re.Match[str]) -> str:
+        arguments: list[str] = re.findall(r"'(.+?)'", call[2])
+        if call[1] in ("source", "ref"):
+            return arguments[-1]
+        parameters, text = macros[call[1]]
+        for parameter, argument in zip(parameters, arguments, strict=True):
+            text = text.replace(f"{{{{ {parameter} }}}}", argument)
+        return text
+
+    return CALL.sub(rendered, shipped(f"dbt/models/{name}.sql").read_text())
 
 
 def create_views(pipeline: dlt.Pipeline) -> None:

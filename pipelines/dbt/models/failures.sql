@@ -1,4 +1,4 @@
--- Jobs that failed, or have files that did, the most recent first, with the API's message.
+-- One row per job that failed, or has files that did, the most recent first, with the API's message.
 SELECT
     jobs.id,
     jobs.job_type,
@@ -9,7 +9,7 @@ SELECT
     jobs.failed_files,
     jobs.error_message,
     removed_jobs.noticed_at AS removed_at
-FROM jobs
-LEFT JOIN removed_jobs ON removed_jobs.id = jobs.id
+FROM {{ source('convertly', 'jobs') }} AS jobs
+LEFT JOIN {{ source('convertly', 'removed_jobs') }} AS removed_jobs ON removed_jobs.id = jobs.id
 WHERE jobs.status = 'failed' OR jobs.failed_files > 0
 ORDER BY jobs.created_at DESC
