@@ -87,11 +87,11 @@ class Listing(Pages):
                     raise self.failure()
                 if page.youngest > created_at or page.is_newest:
                     break
-                following = page.end - number % (size // 2) - 1
+                following = page.end - number % max(1, size // 2) - 1
                 page = self.at(max(page.position + 1, following), size)
             if group.is_complete(page, self.total, self.is_at_rest):
                 return page
-            rounds, step = divmod(number, self.size // 2)
+            rounds, step = divmod(number, self.size - 1)
             size = self.size - step
             page = self.at(group.start - 1 - (rounds + step) % size, size)
 
