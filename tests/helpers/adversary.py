@@ -4,6 +4,7 @@ One life is one seed: the account, how it moves, the manners of its server, the 
 kills all follow from the name of a world and a number. No HTTP, no dlt, no clock.
 """
 
+import itertools
 import random
 from bisect import bisect_left, insort
 from collections import deque
@@ -398,6 +399,18 @@ class Server:
         date = moment(account.now).replace(microsecond=0)
         return JobsPage(page, offset, total, date)
 
+    def shows_all(self) -> bool:
+        """Whether each job is on some page: in an order by request one may be on none."""
+        order, largest = self.account.jobs.order, min(self.world.page_size, self.world.largest_page)
+        requests = itertools.product(range(len(order)), range(1, largest + 1))
+        shown = set[Place]()
+        for offset, limit in requests:
+            start, end = offset, min(len(order), offset + limit)
+            if self.world.newest_first:
+                start, end = max(0, len(order) - offset - limit), len(order) - offset
+            shown.update(self._cut(order, start, end, (offset, limit)))
+        return shown >= set(order)
+
     def _replay(self, until: int) -> None:
         changes = self.account.changes
         while self._replayed < len(changes) and changes[self._replayed][0] <= until:
@@ -530,7 +543,8 @@ class Life:
                 self._fail("unavailable at rest", str(error))
         except ResponseError as error:
             is_complete = False
-            self._fail("alarm" if is_moving else "alarm at rest", str(error))
+            if server.shows_all():
+                self._fail("alarm" if is_moving else "alarm at rest", str(error))
         except EndlessError:
             is_complete = False
             self._fail("endless", f"{server.requests} requests for {len(there)} jobs")

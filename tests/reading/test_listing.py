@@ -211,6 +211,14 @@ def test_one_time_in_an_order_of_the_request_is_read() -> None:
     assert set(shelf.jobs) == {job["id"] for job in api.account.jobs}
 
 
+@pytest.mark.parametrize("order", [newest_first, oldest_first])
+def test_one_time_on_small_pages_is_read_by_every_limit(order: Any) -> None:
+    """What pages of 4 at each offset don't show, pages of 3 or 2 do: all of them are tried."""
+    shelf, api = Shelf(), Planned(DemoAccount(60, every=timedelta(0)), seed=7, order=order)
+    shelf.run(api, page_size=4)
+    assert set(shelf.jobs) == {job["id"] for job in api.account.jobs}
+
+
 # Failures.
 
 
