@@ -245,17 +245,14 @@ def test_python_runs(number: int, serve: Serve, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_configuration_and_queries_parse() -> None:
-    """TOML names settings that there are, YAML tables, and SQL is taken by a parser."""
+    """TOML names settings that there are, and SQL is taken by a parser."""
     for file in DOCS:
         for block in blocks(file, "toml"):
             settings = tomlkit.parse(block.text).unwrap()["sources"]["convertly"]
             assert settings.keys() <= inspect.signature(convertly_source).parameters.keys()
-        for block in blocks(file, "yaml"):
-            [source] = yaml.safe_load(block.text)["sources"]
-            assert {one["name"] for one in source["tables"]} <= TABLES.keys()
         for block in blocks(file, "sql"):
             assert sqlglot.parse(block.text, dialect="postgres")
-        known = {"crontab", "python", "sh", "sql", "text", "toml", "yaml"}
+        known = {"crontab", "python", "sh", "sql", "text", "toml"}
         assert {block.language for block in blocks(file)} <= known
 
 

@@ -26,6 +26,7 @@ COLUMNS = {
     "jobs__results": ("job_id", "_dlt_list_idx", "filename", "value"),
     "rejected_jobs": ("fingerprint", "raw"),
     "removed_jobs": ("id",),
+    "runs": ("kind", "listed", "held"),
 }
 
 
@@ -119,6 +120,8 @@ def test_a_destination_equals_the_account(
     assert done.returncode == 0, done.stderr
     tables = read(place, tmp_path, monkeypatch)
     assert_equal(tables, account, gone)
+    assert [row["kind"] for row in tables["runs"]] == ["load"] * 4
+    assert all(row["listed"] == row["held"] for row in tables["runs"])
     # A window reads its jobs again: what is there already is not doubled.
     done = load_from(api, *place.arguments, "--end-date", "2027-01-01", **place.settings)
     assert done.returncode == 0, done.stderr
