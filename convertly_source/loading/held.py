@@ -62,9 +62,9 @@ class HeldJobs:
     def follow(self, changes: Changes) -> None:
         """Hold what a run has found."""
         for job in changes.jobs:
-            if job.id and job.created_at:
-                self.discard(job.created_at, job.id)
-                self.add(HeldJob(job.created_at, job.id, stored_status(job)))
+            created_at, key = job.created_at or BEGINNING, job.id or ""  # it has both
+            self.discard(created_at, key)
+            self.add(HeldJob(created_at, key, stored_status(job)))
         for entry in map(HeldJob.of, changes.rejected):
             self.discard(entry.created_at, entry.key)
             self.add(entry)

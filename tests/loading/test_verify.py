@@ -217,6 +217,15 @@ def test_a_group_of_one_time_is_compared(order: Order, size: int, *, read_all: b
     assert_equal(rows, api.account)
 
 
+def test_a_reopened_job_of_a_group_is_found() -> None:
+    """The list of its status shows it alone; among all jobs it is one of 300 of one time."""
+    api = DemoAPI(group_of(300))
+    rows = Rows.of(api)
+    api.account.jobs[650]["status"] = "pending"
+    assert rows.verify().loaded_again == 1
+    assert_equal(rows, api.account)
+
+
 def test_an_equal_group_takes_four_more_requests() -> None:
     """A bulk import that is equal on both sides is not read."""
     api = DemoAPI(group_of(3000))
