@@ -146,6 +146,11 @@ def parser() -> Parser:
 def load(options: argparse.Namespace, rows: Counter[str]) -> None:
     """Load the account and print what was done; or verify it."""
     if options.verify:
+        if options.full_refresh or options.models or options.open:
+            raise SettingsError(
+                "--verify takes the place of a load.",
+                "Leave out --full-refresh, --models and --open, or load afterwards.",
+            )
         verify(options, rows)
         return
     if options.all:

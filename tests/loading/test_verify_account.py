@@ -307,6 +307,7 @@ def test_the_progress_is_told(serve: Serve) -> None:
         (["verify", "--dataset=empty"], 2, "There is nothing to compare yet."),
         (["load", "--verify", "--status=failed"], 2, "Only a whole account can be compared."),
         (["load", "--all"], 2, "Add --verify, or leave out --all."),
+        (["load", "--verify", "--full-refresh"], 2, "--verify takes the place of a load."),
     ],
 )
 def test_what_cannot_be_verified_is_refused(
