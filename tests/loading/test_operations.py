@@ -148,11 +148,8 @@ def test_two_datasets_at_once_stay_apart(
 @pytest.mark.parametrize(
     "damage",
     [
-        "DROP TABLE {jobs__results}",
         "DROP TABLE {jobs}",
-        "DELETE FROM {jobs}",
         "ALTER TABLE {jobs} DROP COLUMN progress",
-        "DROP TABLE {removed_jobs}",
     ],
 )
 def test_what_is_damaged_by_hand_is_healed(loader: Loader, damage: str) -> None:

@@ -27,16 +27,9 @@ pytestmark = pytest.mark.slow
 Serve = Callable[..., DemoAPI]
 TARGET = Target()
 PLACES = pytest.mark.parametrize(
-    "place",
-    [
-        "duckdb",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("ducklake", "postgres", "sqlalchemy", "sqlalchemy on mariadb")
-        ),
-    ],
-    indirect=True,
+    "place", ["duckdb", "postgres", "sqlalchemy on mariadb"], indirect=True
 )
+DUCKDB = pytest.mark.parametrize("place", ["duckdb"], indirect=True)
 
 
 def settled(size: int) -> DemoAccount:
@@ -159,7 +152,7 @@ def test_whatever_happened_is_mended(database: Database) -> None:
     assert requests_of(database.api, lambda: database.run("load")) == 1
 
 
-@PLACES
+@DUCKDB
 def test_a_job_that_is_listed_again_leaves_removed_jobs(database: Database) -> None:
     """However late it appears, the load that sees the count rise brings it in, with its results."""
     account = database.api.account
@@ -178,7 +171,7 @@ def test_a_job_that_is_listed_again_leaves_removed_jobs(database: Database) -> N
     assert requests_of(database.api, lambda: database.run("load")) == 1
 
 
-@PLACES
+@DUCKDB
 def test_an_open_job_that_comes_back_leaves_removed_jobs(database: Database) -> None:
     """A job that a load has missed, as behind a lagging server, is listed again for the next."""
     account = database.api.account
