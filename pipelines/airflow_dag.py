@@ -88,6 +88,7 @@ def convertly_jobs() -> None:
     schedule="@weekly",
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
+    is_paused_upon_creation=True,  # before the first load there is nothing to compare
     max_active_runs=1,
     default_args=DEFAULTS,
     params={

@@ -47,7 +47,7 @@ def test_ctrl_c_tells_what_is_loaded(serve: Serve) -> None:
     assert content() == listed(api.account)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_ctrl_c_at_any_moment_loses_nothing(serve: Serve, seed: int) -> None:
     """Interrupted in extract, normalize or load, again and again, nothing is lost or doubled."""
     chance = random.Random(seed)
@@ -71,7 +71,7 @@ def test_ctrl_c_at_any_moment_loses_nothing(serve: Serve, seed: int) -> None:
     assert content() == listed(api.account)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_kill_at_any_moment_loses_nothing(serve: Serve, seed: int) -> None:
     """SIGKILL in extract, normalize or load, again and again: nothing is lost, nothing doubled."""
     chance = random.Random(seed)

@@ -148,7 +148,6 @@ def test_two_datasets_at_once_stay_apart(
 @pytest.mark.parametrize(
     "damage",
     [
-        "DROP TABLE {jobs}",
         "ALTER TABLE {jobs} DROP COLUMN progress",
     ],
 )

@@ -148,7 +148,7 @@ def test_whatever_happened_is_mended(database: Database) -> None:
     assert done.stdout == "Verified: 605 jobs listed, 605 held; 0 loaded again, 98 removed.\n"
     database.assert_equal()
     nothing = "Verified: 605 jobs listed, 605 held; 0 loaded again, 0 removed.\n"
-    assert database.run("verify").stdout == nothing
+    assert database.run("load", "--verify").stdout == nothing
     assert requests_of(database.api, lambda: database.run("load")) == 1
 
 

@@ -222,6 +222,23 @@ def test_one_time_on_small_pages_is_read_by_every_limit(order: Any) -> None:
 # Failures.
 
 
+def test_pages_that_stay_empty_are_given_up() -> None:
+    """A list that says it is long, and shows nothing but its first page, has an end."""
+    api = DemoAPI(DemoAccount(300))
+    page = api.page
+
+    def empty(limit: int, offset: int, status: str | None) -> dict[str, Any]:
+        body = page(limit, offset, status)
+        if offset:
+            body["jobs"] = []
+        body["pagination"]["total"] = 10**6
+        return body
+
+    api.page = empty  # type: ignore[method-assign]
+    with pytest.raises(ResponseError, match="its pages hold others or fewer"):
+        Shelf().run(api)
+
+
 @pytest.mark.parametrize("status", [None, "pending"])
 def test_the_same_page_for_ever_is_given_up(status: str | None) -> None:
     """A list that is said to be endless, of which one page comes again and again, has an end."""
