@@ -1,4 +1,4 @@
-"""Real destinations: a living account is loaded again and again, and compared with what is there."""
+"""Real destinations: a living account is loaded several times, and compared with what is there."""
 
 import json
 from collections.abc import Callable
