@@ -69,6 +69,7 @@ def test_new_and_updated_jobs_are_counted(api: DemoAPI) -> None:
     assert "; 1 rejected, 1 removed.\n" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["order", "My-Data", "2026", "a b", 'x"y', "Größe", "main"])
 def test_the_example_is_right_for_each_dataset(api: DemoAPI, dataset: str) -> None:
     """The SQL that is printed has the name of the dataset as the database takes it."""
@@ -78,6 +79,7 @@ def test_the_example_is_right_for_each_dataset(api: DemoAPI, dataset: str) -> No
     assert sum(count for *_, count in query(sql)) == len(api.account.jobs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["load", "backfill"])
 def test_other_names_of_tables_are_refused(api: DemoAPI, command: str) -> None:
     """A naming convention that names the child table otherwise is refused before reading."""
@@ -404,6 +406,7 @@ def test_explore_runs_the_app_on_what_is_loaded(programs: list[list[str]]) -> No
         assert programs.pop() == [sys.executable, "-m", "marimo", "run", app, "--", *arguments]
 
 
+@pytest.mark.slow
 def test_open_explores_after_a_load(api: DemoAPI, programs: list[list[str]]) -> None:
     """`load --open` loads, makes the views, and then runs the app."""
     done = load("--open", "--dataset", "mine")

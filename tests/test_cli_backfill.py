@@ -63,6 +63,7 @@ def test_the_demo_is_loaded_window_by_window() -> None:
     assert "--demo" in continuation(done)
 
 
+@pytest.mark.slow
 def test_an_ordinary_load_continues_a_backfill(serve: Serve) -> None:
     """The command that it ends with follows what has not ended, and makes no job new."""
     api = serve(DemoAccount(150))
@@ -126,6 +127,7 @@ def test_a_killed_run_continues_with_its_window(serve: Serve) -> None:
     assert leftovers == [(0,)]
 
 
+@pytest.mark.slow
 def test_sqlite_is_loaded_too(serve: Serve, tmp_path: Path) -> None:
     """A destination of another kind, which knows no schemas, holds the account as well."""
     api = serve(DemoAccount(120))
@@ -139,6 +141,7 @@ def test_sqlite_is_loaded_too(serve: Serve, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.glob("*.db")} == {"jobs__convertly_data.db", "jobs.db"}
 
 
+@pytest.mark.slow
 def test_another_account_is_refused(serve: Serve) -> None:
     """A dataset that holds another account is refused, with the arguments that help."""
     api = serve(DemoAccount(20))

@@ -284,6 +284,7 @@ def test_a_rejected_job_is_recorded_once(warehouse: Warehouse, serve: Serve) -> 
     assert warehouse.rows("rejected_jobs", "_dlt_load_id") == [(load_id,)]
 
 
+@pytest.mark.slow
 def test_a_limit_loses_no_side_rows(serve: Serve, tmp_path: Path) -> None:
     """Read in chunks, by runs that end anywhere, all that was rejected or removed is recorded."""
     api = serve(DemoAccount(60))

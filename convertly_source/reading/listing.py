@@ -75,27 +75,25 @@ class Listing(Pages):
         Each round goes through them by other offsets and another limit, as an order may follow
         from both.
         """
-        group, size, number, shift = Group(created_at, handed), self.size, 0, 0
+        group, size, number = Group(created_at, handed), self.size, 0
         while True:
             number += 1
             if not page.begins_before(created_at):
                 page = self.search(created_at, page.position)
             group.begin(page.count_before(created_at), self.total)
-            following = group.start + shift if number > 1 else page.end - 1
             while True:
                 yield group.take(page)
                 if group.pages > MAX_ROUNDS * group.useful_pages:
                     raise self.failure()
                 if page.youngest > created_at or page.is_newest:
                     break
+                following = page.end - number % max(1, size // 2) - 1
                 page = self.at(max(page.position + 1, following), size)
-                following = page.end - 1
             if group.is_complete(page, self.total, self.is_at_rest):
                 return page
             rounds, step = divmod(number, self.size - 1)
             size = self.size - step
-            shift = 1 + (rounds + step) % (size - 1)
-            page = self.at(group.start - 1, size)
+            page = self.at(group.start - 1 - (rounds + step) % size, size)
 
 
 class Group:

@@ -196,6 +196,7 @@ def test_a_job_that_fails_to_be_shaped_stops_no_load(
     assert len(warehouse.rows("rejected_jobs", "reason")) == 3
 
 
+@pytest.mark.slow
 def test_a_first_load_of_rejected_jobs_alone(serve: Serve, tmp_path: Path) -> None:
     """When no job can be stored, the load makes its tables all the same, run after run."""
     account = DemoAccount(5)

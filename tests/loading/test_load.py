@@ -62,6 +62,7 @@ def test_a_quiet_second_load_changes_nothing(serve: Serve) -> None:
     assert before == (query("FROM convertly_data.jobs"), query("FROM convertly_data.jobs__results"))
 
 
+@pytest.mark.slow
 def test_a_quiet_first_day_has_the_results_table(serve: Serve) -> None:
     """Without any result `jobs__results` is there, empty, with all columns, and is filled later."""
     api = serve(DemoAccount(0))
@@ -85,6 +86,7 @@ def test_an_empty_account_gives_empty_tables(serve: Serve) -> None:
     assert query("SELECT count(*) FROM convertly_data.jobs__results") == [(0,)]
 
 
+@pytest.mark.slow
 def test_new_fields_are_reported_and_loaded(serve: Serve) -> None:
     """A new field, one that disappears, another type: all is loaded, and the new is reported."""
     api = serve(DemoAccount(30))
@@ -121,6 +123,7 @@ def test_new_fields_are_reported_and_loaded(serve: Serve) -> None:
     assert len(sentences) == 1
 
 
+@pytest.mark.slow
 def test_the_dataset_holds_the_documented_columns_only(serve: Serve) -> None:
     """There are the documented tables and columns and dlt's own, and no second copy of a load."""
     api = serve(DemoAccount(300))
@@ -227,6 +230,7 @@ def test_each_folder_has_a_file_of_its_own(
         assert content() == listed(api.account)
 
 
+@pytest.mark.slow
 def test_chunks_are_loads_and_cost_no_requests(serve: Serve) -> None:
     """Chunks of pages are loads of their own, each a prefix of history, for no further request."""
     api = serve(DemoAccount(1500))

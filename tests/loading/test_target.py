@@ -148,6 +148,7 @@ def test_what_fails_at_a_destination_is_explained() -> None:
         raise error
 
 
+@pytest.mark.slow
 def test_the_last_states_are_kept(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the stored states only the last ones stay, of other pipelines all."""
     monkeypatch.setattr(target, "KEPT_STATES", 2)

@@ -138,6 +138,7 @@ def test_a_damaged_dataset_is_not_given_away(serve: Serve, damage: str) -> None:
     assert content() == listed(api.account)
 
 
+@pytest.mark.slow
 def test_an_account_can_be_trusted(serve: Serve) -> None:
     """With trust_account a deleted history is no other account, once; from then on it is known."""
     api = serve(DemoAccount(150))
@@ -154,6 +155,7 @@ def test_an_account_can_be_trusted(serve: Serve) -> None:
     assert load_into(TARGET, api).rows["jobs"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [20, 3])
 def test_a_purge_is_no_other_account(serve: Serve, left: int) -> None:
     """An account that has lost most of its history is recognized by what it has kept."""
@@ -202,6 +204,7 @@ def test_a_window_of_another_account_is_refused(serve: Serve) -> None:
     refused(other, end_date="2026-05-03")
 
 
+@pytest.mark.slow
 def test_a_long_history_keeps_few_landmarks(serve: Serve, tmp_path: Any) -> None:
     """The state has some jobs from all over the history, the newest page among them."""
     api = serve(DemoAccount(1500))

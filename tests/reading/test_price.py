@@ -123,6 +123,7 @@ def test_two_old_jobs_that_finish_take_25_requests(order: Order) -> None:
     assert_equal(shelf, api.account)
 
 
+@pytest.mark.slow
 @BOTH_ORDERS
 def test_a_window_of_200_jobs_in_100_000_takes_30_requests(order: Order) -> None:
     """A window is found, not scanned, wherever it lies."""
@@ -178,6 +179,7 @@ def test_an_old_job_that_finished_takes_10_requests(order: Order, rate: int) -> 
     assert shelf.jobs[job["id"]]["status"] == "completed"
 
 
+@pytest.mark.slow
 @BOTH_ORDERS
 def test_jobs_that_finished_all_over_take_120_requests(order: Order) -> None:
     """100 jobs that ended all over 20,000 are found in 120 requests."""

@@ -437,6 +437,7 @@ def test_a_server_that_ignores_the_offset_is_an_error(warehouse: Warehouse, serv
 # Movement.
 
 
+@pytest.mark.slow
 def test_a_first_load_of_a_busy_account_loses_nothing(warehouse: Warehouse, serve: Serve) -> None:
     """Creating, finishing and cancelling before each answer, four at a time, loses no job."""
     api = serve(DemoAccount(1500, every=MINUTE))
@@ -568,6 +569,7 @@ def test_a_job_removed_in_another_status_is_not_recorded() -> None:
     assert shelf.removed == [recorded["id"]]
 
 
+@pytest.mark.slow
 def test_each_status_has_its_own_cursor(warehouse: Warehouse, serve: Serve) -> None:
     """A run with a status does not hide older jobs from a run without one, or with another."""
     api = serve(DemoAccount(200, every=MINUTE))
@@ -578,6 +580,7 @@ def test_each_status_has_its_own_cursor(warehouse: Warehouse, serve: Serve) -> N
     assert len(warehouse.rows("jobs", "id")) == 200
 
 
+@pytest.mark.slow
 def test_windows_tile_repeat_and_leave_the_cursor_alone(warehouse: Warehouse, serve: Serve) -> None:
     """Windows that touch load each job once; again, they bring changes; the cursor stays."""
     api = serve(DemoAccount(300, every=MINUTE))
