@@ -24,6 +24,7 @@ from helpers.script import (
 
 from convertly_source.demo import DemoAccount, DemoAPI, Reply
 
+pytestmark = pytest.mark.slow
 Serve = Callable[..., DemoAPI]
 
 

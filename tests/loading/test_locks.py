@@ -23,6 +23,7 @@ from convertly_source.loading.backfill import load_window, plan_windows
 from convertly_source.loading.locks import database_lock, file_lock, has_lock
 from convertly_source.loading.target import working_folder
 
+pytestmark = pytest.mark.slow
 Serve = Callable[..., DemoAPI]
 Connect = Callable[[], dlt.Pipeline]
 TARGET = Target()
