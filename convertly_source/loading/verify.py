@@ -244,25 +244,24 @@ class VerifyRun(IncrementalRun):
     def _look_up(self, time: datetime) -> Generator[Changes, None, datetime]:
         """Compare the jobs of a time in the list of all; return up to when all was compared."""
         self._check_limit()
-        page = self._search(time)
-        if not page.overlaps(time):  # it ends with the jobs that it should begin with
-            page = self._listing.at(page.count_before(time) - 1)
+        page = self._listing.find(time, self._guess(time))
         if page.overlaps(time):
             yield from self._compare_page(page)
             return _shown_whole(page)[1]
         yield from self._compare_group(time)
         return time + TICK
 
-    def _search(self, time: datetime) -> Page:
-        """Return a page on which jobs of a time begin, with some older ones."""
+    def _guess(self, time: datetime) -> int:
+        """Return the position of a page that should show the first jobs of a time."""
         position = self._held_jobs.count(BEGINNING, time)
-        return self._listing.search(time, max(-1, position - self._listing.size // 2))
+        return max(-1, position - self._listing.size // 2)
 
     def _compare_group(self, time: datetime) -> Iterator[Changes]:
         """Compare jobs of one `created_at` that fill a page: whole, and if they differ, twice."""
         group = dict[str, Listed]()
         for _ in range(2):
-            for jobs in self._listing.read(time, time, self._search(time)):
+            page = self._listing.search(time, self._guess(time))
+            for jobs in self._listing.read(time, time, page):
                 group |= {job.key: job for job in jobs if job.created_at == time}
                 yield Changes(jobs_read=len(jobs))
             if not self._held_jobs.difference(time, time + TICK, group.values()):

@@ -53,13 +53,18 @@ class Listing(Pages):
             self._joined, self._depth = 0, 1
             more = max(2 * self._overlap, self.size // 10 + 1)
             self._overlap = min(more, 3 * self.size // 4)
-            page = self.search(self.watermark, last.count_before(self.watermark) - 1)
-            if not page.overlaps(self.watermark):  # it ends with the jobs that it should begin with
-                page = self.at(page.count_before(self.watermark) - 1)
+            page = self.find(self.watermark, last.count_before(self.watermark) - 1)
             if not page.overlaps(self.watermark):
                 page = yield from self._group(self.watermark, handed, page)
                 self.watermark, handed = self.watermark + TICK, set()
             ahead = self.after(page)
+
+    def find(self, created_at: datetime, position: int) -> Page:
+        """Return a page that overlaps that time, unless jobs of one `created_at` fill it."""
+        page = self.search(created_at, position)
+        if page.overlaps(created_at):
+            return page
+        return self.at(page.count_before(created_at) - 1)  # it began too early
 
     def everything(self) -> Iterator[list[Listed]]:
         """Yield all jobs of a list without an order, once, as if they were of one `created_at`."""
