@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
+from itertools import cycle
 
 from convertly_source.reading.job import BEGINNING, END, TICK, Listed
 from convertly_source.reading.pages import Page, Pages
@@ -77,12 +78,15 @@ class Listing(Pages):
     ) -> Generator[list[Listed], None, Page]:
         """Yield the jobs of one `created_at` until they are complete; return their last page.
 
-        Each round goes through them by other offsets and another limit, as an order may follow
-        from both.
+        They may stand in an order that follows from offset and limit. So each round asks with
+        another limit, and with as many shifts as it takes to have asked for every offset.
         """
-        group, size, number = Group(created_at, handed), self.size, 0
+        group, size = Group(created_at, handed), self.size
+        ways = cycle(
+            (limit, shift) for shift in range(size) for limit in range(size, shift + 1, -1)
+        )
+        limit, shift = next(ways)
         while True:
-            number += 1
             if not page.begins_before(created_at):
                 page = self.search(created_at, page.position)
             group.begin(page.count_before(created_at), self.total)
@@ -92,13 +96,12 @@ class Listing(Pages):
                     raise self.failure()
                 if page.youngest > created_at or page.is_newest:
                     break
-                following = page.end - number % max(1, size // 2) - 1
-                page = self.at(max(page.position + 1, following), size)
+                following = max(page.position + (shift == 0), page.end - 1 - shift)
+                page, shift = self.at(following, limit), 0
             if group.is_complete(page, self.total, self.is_at_rest):
                 return page
-            rounds, step = divmod(number, self.size - 1)
-            size = self.size - step
-            page = self.at(group.start - 1 - (rounds + step) % size, size)
+            limit, shift = next(ways)
+            page = self.at(group.start - 1, limit)
 
 
 class Group:

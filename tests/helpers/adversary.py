@@ -400,9 +400,9 @@ class Server:
         return JobsPage(page, offset, total, date)
 
     def shows_all(self) -> bool:
-        """Whether each job is on some page: in an order by request one may be on none."""
+        """Whether each job is on some page of two or more: in an order by request, not all may be."""
         order, largest = self.account.jobs.order, min(self.world.page_size, self.world.largest_page)
-        requests = itertools.product(range(len(order)), range(1, largest + 1))
+        requests = itertools.product(range(len(order)), range(2, largest + 1))
         shown = set[Place]()
         for offset, limit in requests:
             start, end = offset, min(len(order), offset + limit)

@@ -1,5 +1,6 @@
 """Decisions of the reading: which pages overlap, when a group is complete; odd jobs and ids."""
 
+import itertools
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -214,9 +215,20 @@ def test_one_time_in_an_order_of_the_request_is_read() -> None:
 @pytest.mark.parametrize("order", [newest_first, oldest_first])
 def test_one_time_on_small_pages_is_read_by_every_limit(order: Any) -> None:
     """What pages of 4 at each offset don't show, pages of 3 or 2 do: all of them are tried."""
-    shelf, api = Shelf(), Planned(DemoAccount(60, every=timedelta(0)), seed=7, order=order)
-    shelf.run(api, page_size=4)
-    assert set(shelf.jobs) == {job["id"] for job in api.account.jobs}
+    for seed in (7, 15, 17, 28):
+        shelf, api = Shelf(), Planned(DemoAccount(60, every=timedelta(0)), seed=seed, order=order)
+        shelf.run(api, page_size=4)
+        assert set(shelf.jobs) == {job["id"] for job in api.account.jobs}
+
+
+def test_every_page_is_tried_before_a_group_is_given_up() -> None:
+    """In this order by request, one of 60 jobs is on no page of 4, 3 or 2 jobs."""
+    shelf, api = Shelf(), Planned(DemoAccount(60, every=timedelta(0)), seed=32)
+    with pytest.raises(ResponseError):
+        shelf.run(api, page_size=4)
+    asked = {(request["limit"], request["offset"]) for request in api.requests}
+    pages = itertools.product((4, 3, 2), range(57))
+    assert {(str(limit), str(offset)) for limit, offset in pages} <= asked
 
 
 # Failures.
