@@ -400,7 +400,7 @@ class Server:
         return JobsPage(page, offset, total, date)
 
     def shows_all(self) -> bool:
-        """Whether each job is on some page of two or more: in an order by request, not all may be."""
+        """Whether each job is on some page of two or more; in an order by request it may not be."""
         order, largest = self.account.jobs.order, min(self.world.page_size, self.world.largest_page)
         requests = itertools.product(range(len(order)), range(2, largest + 1))
         shown = set[Place]()
