@@ -78,13 +78,12 @@ class Listing(Pages):
     ) -> Generator[list[Listed], None, Page]:
         """Yield the jobs of one `created_at` until they are complete; return their last page.
 
-        They may stand in an order that follows from offset and limit. So each round asks with
-        another limit, and with as many shifts as it takes to have asked for every offset.
+        They may stand in an order that follows from offset and limit. So each round begins with
+        another shift, until every offset was asked for, and then goes on with a smaller limit.
         """
-        group, size = Group(created_at, handed), self.size
-        ways = cycle(
-            (limit, shift) for shift in range(size) for limit in range(size, shift + 1, -1)
-        )
+        group = Group(created_at, handed)
+        limits = range(self.size, 1, -1)
+        ways = cycle((limit, shift) for limit in limits for shift in range(limit - 1))
         limit, shift = next(ways)
         while True:
             if not page.begins_before(created_at):
@@ -116,14 +115,15 @@ class Group:
     def __init__(self, created_at: datetime, handed: set[str]) -> None:
         self.start = -1  # the position of the first one
         self._created_at, self._handed = created_at, set(handed)
-        self._seen, self._whole = set[str](), set[str]()
+        self._seen = set[str]()
+        self._whole: set[str] | None = None  # all of them, until they are seen again
         self.pages, self.useful_pages, self._rounds = 0, 1, 0  # useful in the first round
 
     def begin(self, start: int, total: int) -> None:
         """Begin a round."""
         self._rounds += 1
         if start != self.start:
-            self._seen, self._whole = set(), set()
+            self._seen, self._whole = set(), None
         self.start, self._total = start, total
 
     def take(self, page: Page) -> list[Listed]:
@@ -143,7 +143,7 @@ class Group:
         times = {job.created_at for job in page.jobs}
         if self._created_at not in times and not page.begins_before(after):
             return False
-        if self._whole and self._whole <= self._seen:
+        if self._whole is not None and self._whole <= self._seen:
             return True
         positions = page.count_before(after) - self.start
         if len(self._seen) == positions:

@@ -231,7 +231,7 @@ class Pages:
             following, _, total, _ = self._client.page(end, limit, self._status)
             is_end = not following and total > end  # else the server gives less, or the list moved
             is_sure = not offset or min(limit, answer.total - offset) - count > SMALLEST_PAGE
-            if is_sure and not keys_of(following) <= keys_of(answer.jobs):
+            if is_sure and following:
                 self.size = min(self.size, max(SMALLEST_PAGE, count))
         total = max(answer.total, end) if count else min(offset, answer.total)
         self.is_static &= self.total < 0 or answer.total == self._claimed
