@@ -41,8 +41,10 @@ from convertly_source.tables.schema import (
     RUN_COLUMNS,
 )
 
+MAX_INSERTED_ROWS = 500  # into DuckDB; larger loads go through Parquet
 LONGEST_NAME = 50  # of a column; with the suffix of a variant it fits into any database
 
+FileFormat = Literal["parquet", "preferred"]
 Created = dlt.sources.incremental[datetime]
 # The kind of run that reads the account: `loading.verify` has one of its own.
 RUN: ContextVar[Callable[..., IncrementalRun]] = ContextVar("RUN", default=IncrementalRun)
@@ -230,7 +232,7 @@ class AccountReader:
             while feed.readers:
                 yield None
             if found := feed.side_rows.pop(table, None):
-                hints = dlt.mark.make_hints(file_format=_file_format())
+                hints = dlt.mark.make_hints(file_format=_file_format(len(found)))
                 yield dlt.mark.with_hints(found, hints)
             else:
                 yield _empty_table()
@@ -318,15 +320,16 @@ class AccountReader:
                 yield rows["jobs"]
             elif rows["jobs"]:
                 columns_hinted = self._mapper.new_column_count
-                yield dlt.mark.with_hints(rows["jobs"], self._hints())
+                hints = self._hints(_file_format(run.expected + run.open_jobs))
+                yield dlt.mark.with_hints(rows["jobs"], hints)
 
-    def _hints(self) -> TResourceHints:
+    def _hints(self, file_format: FileFormat) -> TResourceHints:
         """Return the hints of the table `jobs`, and of its columns that are not documented."""
         new = self._mapper.new_columns()
         results = [*RESULT_COLUMNS.values(), *new["jobs__results"]]
         return dlt.mark.make_hints(
             columns=new["jobs"] or None,
-            file_format=_file_format(),
+            file_format=file_format,
             nested_hints={"results": dlt.mark.make_nested_hints(columns=results)},
         )
 
@@ -375,9 +378,14 @@ def _empty_table() -> Any:
     return dlt.mark.materialize_table_schema()
 
 
-def _file_format() -> Literal["parquet", "preferred"]:
-    """Return the format of load files: DuckDB reads Parquet far faster than dlt's INSERTs."""
-    return "parquet" if _destination_type() in ("duckdb", "motherduck") else "preferred"
+def _file_format(rows: int) -> FileFormat:
+    """Return the format of load files for at most so many rows.
+
+    DuckDB reads Parquet far faster than dlt's INSERTs; but to write it takes `import pyarrow`,
+    which is a tenth of the time of a small run, and 45 MB.
+    """
+    is_duckdb = _destination_type() in ("duckdb", "motherduck")
+    return "parquet" if is_duckdb and rows > MAX_INSERTED_ROWS else "preferred"
 
 
 def _stored_columns() -> dict[str, dict[str, TDataType]]:

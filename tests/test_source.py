@@ -146,15 +146,20 @@ def test_an_incompatible_state_needs_a_full_refresh(warehouse: Warehouse, serve:
 
 
 @pytest.mark.parametrize(
-    ("destination", "found"), [("duckdb", "parquet"), ("postgres", "insert_values")]
+    ("destination", "jobs", "found"),
+    [
+        ("duckdb", 500, "insert_values"),
+        ("duckdb", 501, "parquet"),
+        ("postgres", 501, "insert_values"),
+    ],
 )
-def test_duckdb_gets_parquet(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, destination: str, found: str
+def test_duckdb_gets_large_loads_as_parquet(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, destination: str, jobs: int, found: str
 ) -> None:
-    """Without a setting, load files are Parquet for DuckDB, and what dlt prefers elsewhere."""
+    """Without a setting, large loads of DuckDB are Parquet; the others are what dlt prefers."""
     monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", "postgresql://a:b@127.0.0.1/c")
     pipeline = dlt.pipeline("files", destination=destination)
-    pipeline.extract(source(DEMO_KEY, serve(DemoAccount(5)).url))
+    pipeline.extract(source(DEMO_KEY, serve(DemoAccount(jobs, every=timedelta(1))).url))
     pipeline.normalize()
     [package] = pipeline.list_normalized_load_packages()
     files = [job.job_file_info for job in pipeline.get_load_package_info(package).jobs["new_jobs"]]
