@@ -55,7 +55,7 @@ NAMED = [  # settings of destinations, with a value
     for setting in re.findall(r"`(DESTINATION__([A-Z]+)__\w+?)=(\S+?)`", file.read_text())
 ]
 TESTED = {"DUCKDB", "DUCKLAKE", "POSTGRES", "SQLALCHEMY", "FILESYSTEM"}
-OF_OTHER_PROGRAMS = {"--conf", "--group"}  # options of airflow and of pip
+OF_OTHER_PROGRAMS = {"--conf", "--format", "--group", "--project-dir"}  # airflow, dlt, pip, dbt
 
 
 def command_parsers() -> dict[str, argparse.ArgumentParser]:

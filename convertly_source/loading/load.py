@@ -19,6 +19,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from convertly_source.errors import SettingsError
 from convertly_source.loading import refresh
+from convertly_source.loading.comments import add_comments, descriptions
 from convertly_source.loading.locks import database_lock, file_lock, has_lock
 from convertly_source.loading.refused import refusals_explained, without_failures_in_the_log
 from convertly_source.loading.settings import configure
@@ -330,6 +331,7 @@ def _is_demo(pipeline: dlt.Pipeline, host: str, report: Callable[[str], None]) -
 def _repair(pipeline: dlt.Pipeline, report: Callable[[str], None]) -> bool:
     """Make tables again that are missing; return whether rows are missing, too, and report why."""
     if missing := repair_tables(pipeline):
+        add_comments(pipeline)
         report(f"Missing in the destination: {', '.join(missing)}. Reading everything again.")
         return True
     if not count_rows(pipeline, "jobs"):
@@ -355,11 +357,13 @@ def load_in_chunks(
     drop: Any = refresh.take_drop(pipeline)
     is_complete = False
     while not is_complete:
+        known = descriptions(pipeline)
         pipeline.extract(source, refresh=drop)
         drop = None
         counts = pipeline.normalize().row_counts
         rows = {table: counts[table] for table in counts if not table.startswith("_dlt")}
         info = _load_package(pipeline)
+        add_comments(pipeline, known)
         is_complete = jobs.custom_metrics["is_complete"]
         yield Chunk(Counter(rows), info)
 
@@ -396,3 +400,4 @@ def _create_results_table(pipeline: dlt.Pipeline) -> None:
         table["x-normalizer"] = {"seen-data": True}
         table["columns"].update(CHILD_COLUMNS)
         pipeline.sync_schema()
+        add_comments(pipeline)
