@@ -55,7 +55,7 @@ NAMED = [  # settings of destinations, with a value
     for setting in re.findall(r"`(DESTINATION__([A-Z]+)__\w+?)=(\S+?)`", file.read_text())
 ]
 TESTED = {"DUCKDB", "DUCKLAKE", "POSTGRES", "SQLALCHEMY", "FILESYSTEM"}
-OF_OTHER_PROGRAMS = {"--conf", "--group"}  # options of airflow and of pip
+OF_OTHER_PROGRAMS = {"--conf", "--group", "--pipelines-dir"}  # of airflow, pip and dlt
 
 
 def command_parsers() -> dict[str, argparse.ArgumentParser]:
@@ -113,6 +113,8 @@ def check_command(command: str) -> None:
         check_installation(arguments)
     elif program == "airflow":
         check_airflow(arguments)
+    elif program == "dlt":
+        check_dlt(arguments)
     elif program == "make":
         targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(arguments) <= set(targets), command
@@ -145,6 +147,13 @@ def check_airflow(arguments: list[str]) -> None:
         assert all(f'"{name}": Param(' in dag for name in json.loads(arguments[4]))
     else:
         assert arguments[:2] == ["pools", "set"]
+
+
+def check_dlt(arguments: list[str]) -> None:
+    """Check that a command for the pipeline names it and its folder; another test runs those."""
+    assert arguments[:2] == ["pipeline", "--pipelines-dir"]
+    assert re.fullmatch(rf"~/.dlt/pipelines/{NAME}-[0-9a-f]{{12}}", arguments[2])
+    assert arguments[3:] == [NAME, "info"]
 
 
 def test_the_flags_are_those_of_help() -> None:

@@ -8,6 +8,7 @@ DEFAULTS: dict[str, Any] = {
     "runtime.intercept_signals": False,  # dlt would swallow a Ctrl-C that comes while it loads
     "runtime.dlthub_telemetry": False,
     "load.truncate_staging_dataset": True,  # leave no second copy of a load behind
+    "load.delete_completed_jobs": True,  # keep what was loaded in the destination alone
     "load.workers": 2,  # memory follows the number and the size of the files loaded at once
     "data_writer.disable_compression": True,  # of files that live for seconds
     "data_writer.file_max_items": 4000,

@@ -49,6 +49,7 @@ def load_alone(
             pipeline = target.fresh_pipeline(folder, progress)
             loads_before = count_rows(pipeline, "_dlt_loads")
             restore(pipeline)
+            kept = len(pipeline.list_completed_load_packages())
         if attempt == 0:
             began.update(deepcopy(pipeline.state.get("sources", {})))
         failure: Exception | None = None
@@ -56,7 +57,7 @@ def load_alone(
             result = load(pipeline)
         except Exception as error:  # noqa: BLE001 - such as a conflict with the other load
             failure = error
-        own = len(pipeline.list_completed_load_packages())
+        own = len(pipeline.list_completed_load_packages()) - kept
         is_alone = True
         with suppress(*(Exception,) if failure else ()):  # the destination may be away
             is_alone = count_rows(pipeline, "_dlt_loads") == loads_before + own
