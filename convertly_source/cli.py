@@ -100,7 +100,7 @@ def parser() -> Parser:
     command("check", check_settings, "show the settings, and whether the API answers")
     command("tables", print_tables, "print the tables and columns as Markdown")
     explore_ = command("explore", explore, "look at the loaded jobs in a browser")
-    init_ = command("init", init, "copy the DAG, the dbt project, the SQL and the settings")
+    init_ = command("init", init, "copy the DAG, the workflow, dbt, the SQL and the settings")
 
     for one in (load_, verify_, backfill_, explore_):
         one.add_argument(
