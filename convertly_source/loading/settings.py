@@ -15,6 +15,7 @@ DEFAULTS: dict[str, Any] = {
     "sources.convertly.data_writer.buffer_max_items": 500,  # jobs, with all of their results
 }
 FOR_DESTINATION: dict[str, dict[str, Any]] = {
+    "bigquery": {"normalize.data_writer.disable_compression": False},  # it is sent each file
     "sqlalchemy": {"load.workers": 1},  # SQLite takes one writer, and reports each further one
     "filesystem": {"load.truncate_staging_dataset": False},  # a lake has none, dlt would make it
 }
