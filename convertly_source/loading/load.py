@@ -213,7 +213,7 @@ def _load(
     was_loaded = "jobs" in stored_tables(pipeline)
     refresh.check_mark(pipeline)
     is_whole = metrics["is_whole"]
-    is_damaged = not is_lake(pipeline) and was_loaded and _repair(pipeline, report)
+    is_damaged = not is_lake(pipeline) and was_loaded and _repair(pipeline, source, report)
     if is_damaged and not is_whole:
         report("This load reads a part of the account: load once without a range and a status.")
     if full_refresh or _is_demo(pipeline, host, report):
@@ -266,7 +266,7 @@ def _verify_account(
         raise SettingsError("There is nothing to compare yet.", "Load the account first.")
     refuse_other_account(pipeline, metrics["host"])
     refresh.check_mark(pipeline)
-    if _repair(pipeline, report):
+    if _repair(pipeline, source, report):
         refresh.begin(pipeline, is_same_account=True)
     refresh.go_on(pipeline, is_whole=True)
     run = _verify(pipeline, source, Counter(), read_all=read_all)
@@ -328,9 +328,10 @@ def _is_demo(pipeline: dlt.Pipeline, host: str, report: Callable[[str], None]) -
     return False
 
 
-def _repair(pipeline: dlt.Pipeline, report: Callable[[str], None]) -> bool:
+def _repair(pipeline: dlt.Pipeline, source: DltSource, report: Callable[[str], None]) -> bool:
     """Make tables again that are missing; return whether rows are missing, too, and report why."""
-    if missing := repair_tables(pipeline):
+    dropped = source.selected_resources.keys() - stored_tables(pipeline)  # by a command of dlt
+    if missing := sorted({*repair_tables(pipeline), *dropped}):
         add_comments(pipeline)
         report(f"Missing in the destination: {', '.join(missing)}. Reading everything again.")
         return True
