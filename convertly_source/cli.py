@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from runpy import run_module
+from subprocess import list2cmdline
 from typing import Any, NoReturn
 
 import dlt
@@ -98,7 +100,7 @@ def parser() -> Parser:
     command("check", check_settings, "show the settings, and whether the API answers")
     command("tables", print_tables, "print the tables and columns as Markdown")
     explore_ = command("explore", explore, "look at the loaded jobs in a browser")
-    init_ = command("init", init, "copy the DAG, the dbt project, the SQL and the settings")
+    init_ = command("init", init, "copy the DAG, the workflow, dbt, the SQL and the settings")
 
     for one in (load_, verify_, backfill_, explore_):
         one.add_argument(
@@ -217,7 +219,7 @@ def print_summary(result: LoadResult, options: argparse.Namespace) -> None:
     with suppress(SettingsError):
         refuse_views(options.destination)
         install = "" if _can_explore() else f"{INSTALL_EXPLORE} && "
-        command = shlex.join(["convertly-source", "explore", *_chosen(options)])
+        command = _as_typed(["convertly-source", "explore", *_chosen(options)])
         print(f"Look at them: {install}{command}", flush=True)
 
 
@@ -245,7 +247,7 @@ def backfill(options: argparse.Namespace, rows: Counter[str]) -> None:
     given = [f"--destination={options.destination}", f"--dataset={options.dataset}"]
     given += ["--demo"] if options.demo else []
     given += [f"--start-date={result.start_date.isoformat()}"]
-    print(f"  convertly-source load {shlex.join(given)}")
+    print(f"  convertly-source load {_as_typed(given)}")
 
 
 class Notes:
@@ -309,11 +311,11 @@ def print_tables(_: argparse.Namespace, __: Counter[str]) -> None:
 
 
 def explore(options: argparse.Namespace, _: Counter[str]) -> None:
-    """Become the app on what is loaded, so that a Ctrl-C or a kill is marimo's own."""
+    """Run the app on what is loaded in this process, so that a Ctrl-C or a kill is marimo's own."""
     _require_explore(options.destination)
     app = str(shipped("explore_jobs.py"))
-    command = [sys.executable, "-m", "marimo", "run", app, "--", *_chosen(options)]
-    os.execv(sys.executable, command)
+    sys.argv = ["marimo", "run", app, "--", *_chosen(options)]
+    run_module("marimo", run_name="__main__", alter_sys=True)
 
 
 def init(options: argparse.Namespace, _: Counter[str]) -> None:
@@ -395,6 +397,11 @@ def _chosen(options: argparse.Namespace) -> list[str]:
     return [
         f"--{name}={value}" for name, value in chosen.items() if value != getattr(defaults, name)
     ]
+
+
+def _as_typed(arguments: list[str]) -> str:
+    """Return arguments as they are typed in a shell of this system, with quotes where needed."""
+    return list2cmdline(arguments) if os.name == "nt" else shlex.join(arguments)
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:

@@ -26,6 +26,20 @@ from dlt.common.exceptions import (
 from dlt.load.exceptions import LoadClientJobException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+EXTRAS = {  # of this package, by those of dlt that they are made of
+    "bigquery": "bigquery",
+    "clickhouse": "clickhouse",
+    "databricks": "databricks",
+    "deltalake": "delta",
+    "ducklake": "ducklake",
+    "motherduck": "motherduck",
+    "postgres": "postgres",
+    "pyiceberg": "iceberg",
+    "redshift": "redshift",
+    "s3": "s3",
+    "snowflake": "snowflake",
+    "sqlalchemy": "sqlalchemy",
+}
 MAX_MESSAGE = 300  # characters of a message of a database
 REFUSALS = re.compile(  # of databases that are there, as their drivers put it
     "access denied|authentication failed|command denied|incorrect username or password"
@@ -92,9 +106,15 @@ def explained(error: BaseException) -> ConvertlyError | None:
             remedy = f"Set {variable[0]}." if variable else "Correct the settings."
             return SettingsError(_first_line(cause), remedy)
         if isinstance(cause, MissingDependencyException):
-            packages = " ".join(f'"{package}"' for package in cause.dependencies)
+            packages = " ".join(f'"{_own_extra(package)}"' for package in cause.dependencies)
             return ConvertlyError(f"{cause.caller} needs more packages.", f"pip install {packages}")
     return refused_load(error) or _failed_destination(error)
+
+
+def _own_extra(package: str) -> str:
+    """Return the extra of this package that has an extra of dlt, and what else it takes."""
+    extra = re.fullmatch(r"dlt\[(\w+)\]", package)
+    return f"convertly-source[{EXTRAS[extra[1]]}]" if extra and extra[1] in EXTRAS else package
 
 
 def _failed_destination(error: BaseException) -> ConvertlyError | None:

@@ -7,6 +7,7 @@ IS_CHECKOUT = (CHECKOUT / "pyproject.toml").is_file()  # else installed from a w
 TO_COPY = (
     ".dlt/config.toml",
     ".dlt/example.secrets.toml",
+    "Dockerfile",
     "airflow_dag.py",
     "dbt/README.md",
     "dbt/dbt_project.yml",
@@ -19,6 +20,7 @@ TO_COPY = (
     "dbt/models/sources.yml",
     "dbt/profiles.yml",
     "examples.sql",
+    "github_workflow.yml",
 )
 
 

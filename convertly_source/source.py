@@ -11,11 +11,12 @@ from dlt.common.configuration.container import Container
 from dlt.common.data_types.typing import TDataType
 from dlt.common.pipeline import PipelineContext
 from dlt.common.runtime.collector import NULL_COLLECTOR
+from dlt.common.schema.typing import TColumnSchema
 from dlt.common.schema.utils import has_table_seen_data
 from dlt.common.typing import TAnyDateTime, TSecretStrValue
 from dlt.common.utils import uniq_id
 from dlt.extract import DltResource
-from dlt.extract.hints import TResourceHints
+from dlt.extract.hints import TResourceHints, TResourceNestedHints
 
 from convertly_source.api.client import JobsClient
 from convertly_source.errors import SettingsError
@@ -33,13 +34,7 @@ from convertly_source.settings import (
     parse_window,
 )
 from convertly_source.tables.records import RecordMapper
-from convertly_source.tables.schema import (
-    JOB_COLUMNS,
-    REJECTED_COLUMNS,
-    REMOVED_COLUMNS,
-    RESULT_COLUMNS,
-    RUN_COLUMNS,
-)
+from convertly_source.tables.schema import REFERENCES, RESULT_COLUMNS, TABLES
 
 MAX_INSERTED_ROWS = 500  # into DuckDB; larger loads go through Parquet
 LONGEST_NAME = 50  # of a column; with the suffix of a variant it fits into any database
@@ -125,22 +120,24 @@ def convertly_source(
         yield from reader.read(created_at)
 
     resources = list[DltResource]()
-    for table, rows, columns, key in (
-        ("jobs", jobs, JOB_COLUMNS, "id"),
-        ("rejected_jobs", reader.side_table("rejected_jobs"), REJECTED_COLUMNS, "fingerprint"),
-        ("removed_jobs", reader.side_table("removed_jobs"), REMOVED_COLUMNS, "id"),
-        ("runs", reader.side_table("runs"), RUN_COLUMNS, "run_id"),
+    for table, rows, key in (
+        ("jobs", jobs, "id"),
+        ("rejected_jobs", reader.side_table("rejected_jobs"), "fingerprint"),
+        ("removed_jobs", reader.side_table("removed_jobs"), "id"),
+        ("runs", reader.side_table("runs"), "run_id"),
     ):
+        meaning, columns = TABLES[table]
         resource = dlt.resource(rows, name=table)
         resource.apply_hints(
             columns=columns,
             primary_key=key,
             write_disposition="merge",
             table_format=table_format,
+            references=REFERENCES.get(table),
+            additional_table_hints={"description": meaning},
         )
         resources.append(resource)
-    results = dlt.mark.make_nested_hints(columns=list(RESULT_COLUMNS.values()))
-    resources[0].apply_hints(nested_hints={"results": results})
+    resources[0].apply_hints(nested_hints=_nested_hints([]))
     resources[0].custom_metrics["host"] = client.host
     resources[0].custom_metrics["is_whole"] = not (status or start or end)
     return resources
@@ -326,12 +323,21 @@ class AccountReader:
     def _hints(self, file_format: FileFormat) -> TResourceHints:
         """Return the hints of the table `jobs`, and of its columns that are not documented."""
         new = self._mapper.new_columns()
-        results = [*RESULT_COLUMNS.values(), *new["jobs__results"]]
         return dlt.mark.make_hints(
             columns=new["jobs"] or None,
             file_format=file_format,
-            nested_hints={"results": dlt.mark.make_nested_hints(columns=results)},
+            nested_hints=_nested_hints(new["jobs__results"]),
         )
+
+
+def _nested_hints(new_columns: list[TColumnSchema]) -> dict[Any, TResourceNestedHints]:
+    """Return the hints of `jobs__results`, with columns that are not documented."""
+    hints = dlt.mark.make_hints(
+        columns=[*RESULT_COLUMNS.values(), *new_columns],
+        references=REFERENCES["jobs__results"],
+        additional_table_hints={"description": TABLES["jobs__results"][0]},
+    )
+    return {"results": hints}
 
 
 def _resume_point(window: object, state: Any) -> object:
@@ -381,8 +387,8 @@ def _empty_table() -> Any:
 def _file_format(rows: int) -> FileFormat:
     """Return the format of load files for at most so many rows.
 
-    DuckDB reads Parquet far faster than dlt's INSERTs; but to write it takes `import pyarrow`,
-    which is a tenth of the time of a small run, and 45 MB.
+    DuckDB reads Parquet far faster than dlt's INSERTs, but to write it takes `import pyarrow`: 45
+    MB that a small load can do without.
     """
     is_duckdb = _destination_type() in ("duckdb", "motherduck")
     return "parquet" if is_duckdb and rows > MAX_INSERTED_ROWS else "preferred"

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 try:
-    from airflow.sdk import BaseHook, Param, Variable, dag, task
+    from airflow.sdk import Asset, AssetAlias, BaseHook, Param, Variable, dag, task
     from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
     GROWING: float = 2.0  # True would be 1 there: waits that don't grow
 except ImportError:  # Airflow 2
+    from airflow.datasets import Dataset as Asset
+    from airflow.datasets import DatasetAlias as AssetAlias
     from airflow.decorators import dag, task
     from airflow.exceptions import AirflowFailException, AirflowNotFoundException
     from airflow.hooks.base import BaseHook
@@ -35,6 +37,7 @@ CONNECTIONS = 4  # requests that a task may have under way, and the slots it tak
 POOL = os.environ.get("CONVERTLY_POOL", "default_pool")
 WINDOWS_AT_ONCE = 8
 MOST_WINDOWS = 1024  # Airflow's max_map_length
+JOBS = AssetAlias("convertly_jobs")  # what a DAG is scheduled on that is to follow new rows
 OPTIONAL = ["null", "string"]
 TARGET = {
     "destination": Param("duckdb", type="string", description="a destination of dlt"),
@@ -47,6 +50,7 @@ DEFAULTS = {
     "retry_delay": timedelta(minutes=1),
     "retry_exponential_backoff": GROWING,
     "max_retry_delay": timedelta(hours=1),
+    "execution_timeout": timedelta(hours=6),  # of one try; the next one keeps what was loaded
 }
 
 
@@ -70,16 +74,20 @@ DEFAULTS = {
 def convertly_jobs() -> None:
     """Load what has changed since the last run, whatever interval a run is for."""
 
-    @task(max_active_tis_per_dag=1)  # runs of a backfill are not held to max_active_runs
-    def load_jobs(params: Any = None) -> dict[str, int]:
+    # Runs of a backfill are not held to max_active_runs.
+    @task(max_active_tis_per_dag=1, outlets=[JOBS])
+    def load_jobs(params: Any = None, outlet_events: Any = None) -> dict[str, int]:
         with convertly(params) as (target, settings):
             from convertly_source import convertly_source
             from convertly_source.loading import load_account
 
             settings |= {name: params[name] for name in ("start_date", "trust_account")}
             source = convertly_source(**settings)
-            result = load_account(target, source, views=params["models"])
-            return dict(result.rows)
+            rows = dict(load_account(target, source, views=params["models"]).rows)
+            if any(rows[table] for table in rows if table != "runs"):
+                asset = Asset(f"convertly/{target.destination}/{target.dataset}")
+                outlet_events[JOBS].add(asset, extra=rows)
+            return rows
 
     load_jobs()
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from helpers.lists import in_no_order, oldest_first
@@ -26,15 +27,17 @@ from helpers.script import (
     query,
     run,
     run_apart,
+    started,
 )
+from helpers.servers import running
 from helpers.warehouse import Warehouse, load_into
 
+from convertly_source import cli
 from convertly_source.cli import HINTS, main, parser
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply, newest_first
 from convertly_source.loading import Target
 from convertly_source.loading.locks import file_lock
 from convertly_source.loading.target import commit_state, restore, working_folder
-from convertly_source.tables.schema import TABLES
 
 Serve = Callable[..., DemoAPI]
 KEY = "cvly_a-key-that-is-a-secret"
@@ -333,16 +336,24 @@ def test_the_key_is_nowhere(
 
 
 def test_the_tables_are_those_of_a_warehouse(warehouse: Warehouse, serve: Serve) -> None:
-    """Each documented table has the documented columns."""
+    """`tables` prints each table and column that there is, but dlt's own."""
     account = DemoAccount(20)
     del account.jobs[3]["id"]
     api = serve(account)
     warehouse.load(api)
     account.cancel(account.unfinished()[0])
     warehouse.load(api)
-    for table, (_, columns) in TABLES.items():
-        found = [name for (name, *_) in warehouse.query(f"DESCRIBE {table}")]
-        assert set(columns) <= set(found)
+    printed, name = set(), ""
+    for line in run("tables").stdout.splitlines()[2:]:
+        _, table, column, *_ = (cell.strip(" `") for cell in line.split("|"))
+        name = table or name
+        if column:
+            printed.add((name, column))
+    found = warehouse.query(
+        "SELECT table_name, column_name FROM information_schema.columns"
+        " WHERE table_schema = 'data' AND NOT contains(concat(table_name, column_name), '_dlt_')"
+    )
+    assert printed == {*found}
 
 
 @pytest.mark.parametrize(
@@ -392,9 +403,10 @@ def test_check_refuses_settings_before_it_asks(api: DemoAPI) -> None:
 
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Note the programs that this process is to become, and remain what it is."""
+    """Note the modules that this process is to run as programs, with their arguments."""
     noted = list[list[str]]()
-    monkeypatch.setattr(os, "execv", lambda path, command: noted.append([path, *command[1:]]))
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(cli, "run_module", lambda name, **_: noted.append([name, *sys.argv[1:]]))
     return noted
 
 
@@ -403,7 +415,7 @@ def test_explore_runs_the_app_on_what_is_loaded(programs: list[list[str]]) -> No
     app = str(ROOT / "pipelines" / "explore_jobs.py")
     for arguments in ([], ["--destination=postgres", "--dataset=mine"]):
         assert run("explore", *arguments).returncode == 0
-        assert programs.pop() == [sys.executable, "-m", "marimo", "run", app, "--", *arguments]
+        assert programs.pop() == ["marimo", "run", app, "--", *arguments]
 
 
 @pytest.mark.slow
@@ -413,6 +425,28 @@ def test_open_explores_after_a_load(api: DemoAPI, programs: list[list[str]]) -> 
     assert done.returncode == 0, done.stderr
     assert len(query("FROM mine.job_facts")) == len(api.account.jobs)
     assert [program[-1] for program in programs] == ["--dataset=mine"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_app(api: DemoAPI, tmp_path: Path) -> None:
+    """`explore` serves the app until a Ctrl-C, which is no fault."""
+    assert load_from(api).returncode == 0
+    folders = {name: str(tmp_path) for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME")}
+    app = started("explore", BROWSER="true", **folders)
+    lines = iter(app.stdout or ())
+    port = next(line.rpartition(":")[2] for line in lines if "URL:" in line)
+    with running(app, lambda: urlopen(f"http://127.0.0.1:{int(port)}").close(), signal.SIGINT):
+        pass
+    _, errors = app.communicate()
+    assert (app.returncode, "Traceback" in errors) == (0, False)
+
+
+def test_commands_are_printed_for_the_shell_of_the_system() -> None:
+    """Arguments that need quotes have those of the system's shell."""
+    for system, quoted in (("posix", "'--dataset=my jobs'"), ("nt", '"--dataset=my jobs"')):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "name", system)
+            assert cli._as_typed(["explore", "--dataset=my jobs"]) == f"explore {quoted}"
 
 
 def test_the_app_names_what_it_needs(api: DemoAPI, monkeypatch: pytest.MonkeyPatch) -> None:

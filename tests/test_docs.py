@@ -37,12 +37,13 @@ from helpers.docs import (
     names,
     table,
 )
-from helpers.script import README, ROOT, access, content, listed, load_from, run
+from helpers.script import README, ROOT, access, content, listed, load_from, query, run
 from helpers.servers import postgres
 
 from convertly_source import convertly_source, errors
 from convertly_source.cli import parser
 from convertly_source.demo import DemoAccount, DemoAPI
+from convertly_source.loading.target import NAME
 from convertly_source.tables.schema import TABLES
 
 Serve = Callable[..., DemoAPI]
@@ -55,7 +56,14 @@ NAMED = [  # settings of destinations, with a value
     for setting in re.findall(r"`(DESTINATION__([A-Z]+)__\w+?)=(\S+?)`", file.read_text())
 ]
 TESTED = {"DUCKDB", "DUCKLAKE", "POSTGRES", "SQLALCHEMY", "FILESYSTEM"}
-OF_OTHER_PROGRAMS = {"--conf", "--group"}  # options of airflow and of pip
+OF_OTHER_PROGRAMS = {  # airflow, dlt, pip, dbt
+    "--conf",
+    "--format",
+    "--group",
+    "--no-deps",
+    "--pipelines-dir",
+    "--project-dir",
+}
 
 
 def command_parsers() -> dict[str, argparse.ArgumentParser]:
@@ -101,7 +109,7 @@ def test_commands_print_what_is_shown(file: Path, monkeypatch: pytest.MonkeyPatc
 def test_each_command_is_possible(file: Path) -> None:
     """A command has a program, arguments, files, extras and targets that there are."""
     for command in commands(file):
-        check_command(re.sub(r"^(0 [*] [*] [*] [*]|[A-Z_]+=\S+) ", "", command))
+        check_command(re.sub(r"^(([\d*]+ ){4}[\d*]+|[A-Z_]+=\S+) ", "", command))
 
 
 def check_command(command: str) -> None:
@@ -113,6 +121,8 @@ def check_command(command: str) -> None:
         check_installation(arguments)
     elif program == "airflow":
         check_airflow(arguments)
+    elif program == "dlt":
+        check_dlt(arguments)
     elif program == "make":
         targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(arguments) <= set(targets), command
@@ -145,6 +155,13 @@ def check_airflow(arguments: list[str]) -> None:
         assert all(f'"{name}": Param(' in dag for name in json.loads(arguments[4]))
     else:
         assert arguments[:2] == ["pools", "set"]
+
+
+def check_dlt(arguments: list[str]) -> None:
+    """Check that a command for the pipeline names it and its folder; another test runs those."""
+    assert arguments[:2] == ["pipeline", "--pipelines-dir"]
+    assert re.fullmatch(rf"~/.dlt/pipelines/{NAME}-[0-9a-f]{{12}}", arguments[2])
+    assert arguments[3:] == [NAME, "info"]
 
 
 def test_the_flags_are_those_of_help() -> None:
@@ -235,13 +252,46 @@ def test_python_runs(number: int, serve: Serve, monkeypatch: pytest.MonkeyPatch)
     ast.parse(block.text)
     if "airflow" not in block.text:
         api = serve(DemoAccount(20))
-        for name, value in access(api).items():
-            monkeypatch.setenv(name, value)
-        exec(block.text, {"__name__": "__main__"})  # noqa: S102 - our own documentation
+        execute(block, api, monkeypatch)
         [file] = Path.cwd().glob("*.duckdb")
         with duckdb.connect(str(file)) as connection:
             jobs = connection.execute("SELECT id, status FROM convertly_data.jobs ORDER BY id")
             assert jobs.fetchall() == listed(api.account)
+
+
+def execute(block: Block, api: DemoAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a block of Python for an account, as the script of a user."""
+    for name, value in (access(api) | {"PSEUDONYM_KEY": "key"}).items():
+        monkeypatch.setenv(name, value)
+    exec(block.text, {"__name__": "__main__"})  # noqa: S102 - our own documentation
+
+
+def test_the_example_for_personal_data_keeps_it_out(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No table has a name or a link, hashes tell names apart, and what did not change stays."""
+    [block] = [block for block in PYTHON if "pseudonym" in block.text]
+    api = serve(DemoAccount(60))
+    job = next(job for job in api.account.jobs if job["status"] == "completed")
+    job |= {"results": [{"filename": ["mine.mov"]}, {"k": "v" * 70_000}], "inputUrl": "mine.mov"}
+    api.account.jobs[7] |= {"id": None, "inputUrl": "mine.mov"}
+    execute(block, api, monkeypatch)
+    tables = query(
+        "SELECT table_name FROM duckdb_tables() WHERE schema_name LIKE 'convertly_data%'"
+    )
+    stored = str([query(f"FROM convertly_data.{name}") for (name,) in tables])
+    assert not re.search(r"hero-|mine|assets|in\.mp4|https?://files|vvv", stored)
+    loads = "SELECT DISTINCT _dlt_load_id FROM convertly_data.jobs"
+    names_in_results = "SELECT count(DISTINCT filename) FROM convertly_data.jobs__results"
+    assert query(names_in_results)[0][0] > 5
+    assert query("SELECT count(input_url) FROM convertly_data.jobs") == [(1,)]
+    before = query(loads)
+    execute(block, api, monkeypatch)
+    assert query(loads) == before
+    api.account.finish(api.account.unfinished()[0])
+    execute(block, api, monkeypatch)
+    assert len(query(loads)) == len(before) + 1
+    assert content() == sorted((job["id"], job["status"]) for job in api.account.jobs if job["id"])
 
 
 def test_configuration_and_queries_parse() -> None:

@@ -9,7 +9,11 @@ import psycopg2
 import pymysql
 import pytest
 from dlt.common.configuration.exceptions import ConfigurationException
-from dlt.common.exceptions import TerminalException, TransientException
+from dlt.common.exceptions import (
+    MissingDependencyException,
+    TerminalException,
+    TransientException,
+)
 from dlt.destinations.exceptions import DestinationConnectionError
 from helpers.script import assert_refused, backfill, load_from
 from helpers.servers import free_port, mariadb, postgres
@@ -111,8 +115,23 @@ def test_a_missing_driver_names_the_packages(serve: Serve) -> None:
     """A driver that is not installed is an error with the command to install it."""
     url = {"DESTINATION__SNOWFLAKE__CREDENTIALS": "snowflake://user:secret@host/db?warehouse=w"}
     done = load_from(serve(DemoAccount(5)), "--destination", "snowflake", **url)
-    assert_refused(done, 1, "needs more packages", 'pip install "dlt[snowflake]"')
+    assert_refused(done, 1, "needs more packages", 'pip install "convertly-source[snowflake]"')
     assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("package", "named"),
+    [
+        ("dlt[deltalake]", "convertly-source[delta]"),
+        ("dlt[az]", "dlt[az]"),
+        ("pandas", "pandas"),
+    ],
+)
+def test_missing_packages_are_named_by_their_extra(package: str, named: str) -> None:
+    """An extra of this package is named where there is one, else what dlt names."""
+    error = explained(MissingDependencyException("A destination", [package]))
+    assert error
+    assert error.remedy == f'pip install "{named}"'
 
 
 @pytest.mark.parametrize("command", [load_from, backfill])

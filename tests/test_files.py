@@ -13,11 +13,12 @@ from convertly_source import files
 from convertly_source.loading.views import MODELS, model
 
 PIPELINES = ROOT / "pipelines"
+SCHEDULES = ("Dockerfile", "github_workflow.yml")
 TO_COPY = {
     **{f".dlt/{name}": ROOT / ".dlt" / name for name in ("config.toml", "example.secrets.toml")},
     **{
         str(path.relative_to(PIPELINES)): path
-        for pattern in ("airflow_dag.py", "examples.sql", "dbt/*.*", "dbt/ma*/*", "dbt/mo*/*")
+        for pattern in ("airflow_dag.py", "examples.sql", *SCHEDULES, "dbt/*.*", "dbt/m*/*")
         for path in PIPELINES.glob(pattern)
     },
 }

@@ -19,6 +19,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from convertly_source.errors import SettingsError
 from convertly_source.loading import refresh
+from convertly_source.loading.comments import add_comments, descriptions
 from convertly_source.loading.locks import database_lock, file_lock, has_lock
 from convertly_source.loading.refused import refusals_explained, without_failures_in_the_log
 from convertly_source.loading.settings import configure
@@ -212,7 +213,7 @@ def _load(
     was_loaded = "jobs" in stored_tables(pipeline)
     refresh.check_mark(pipeline)
     is_whole = metrics["is_whole"]
-    is_damaged = not is_lake(pipeline) and was_loaded and _repair(pipeline, report)
+    is_damaged = not is_lake(pipeline) and was_loaded and _repair(pipeline, source, report)
     if is_damaged and not is_whole:
         report("This load reads a part of the account: load once without a range and a status.")
     if full_refresh or _is_demo(pipeline, host, report):
@@ -265,7 +266,7 @@ def _verify_account(
         raise SettingsError("There is nothing to compare yet.", "Load the account first.")
     refuse_other_account(pipeline, metrics["host"])
     refresh.check_mark(pipeline)
-    if _repair(pipeline, report):
+    if _repair(pipeline, source, report):
         refresh.begin(pipeline, is_same_account=True)
     refresh.go_on(pipeline, is_whole=True)
     run = _verify(pipeline, source, Counter(), read_all=read_all)
@@ -327,9 +328,11 @@ def _is_demo(pipeline: dlt.Pipeline, host: str, report: Callable[[str], None]) -
     return False
 
 
-def _repair(pipeline: dlt.Pipeline, report: Callable[[str], None]) -> bool:
+def _repair(pipeline: dlt.Pipeline, source: DltSource, report: Callable[[str], None]) -> bool:
     """Make tables again that are missing; return whether rows are missing, too, and report why."""
-    if missing := repair_tables(pipeline):
+    dropped = source.selected_resources.keys() - stored_tables(pipeline)  # by a command of dlt
+    if missing := sorted({*repair_tables(pipeline), *dropped}):
+        add_comments(pipeline)
         report(f"Missing in the destination: {', '.join(missing)}. Reading everything again.")
         return True
     if not count_rows(pipeline, "jobs"):
@@ -355,11 +358,13 @@ def load_in_chunks(
     drop: Any = refresh.take_drop(pipeline)
     is_complete = False
     while not is_complete:
+        known = descriptions(pipeline)
         pipeline.extract(source, refresh=drop)
         drop = None
         counts = pipeline.normalize().row_counts
         rows = {table: counts[table] for table in counts if not table.startswith("_dlt")}
         info = _load_package(pipeline)
+        add_comments(pipeline, known)
         is_complete = jobs.custom_metrics["is_complete"]
         yield Chunk(Counter(rows), info)
 
@@ -396,3 +401,4 @@ def _create_results_table(pipeline: dlt.Pipeline) -> None:
         table["x-normalizer"] = {"seen-data": True}
         table["columns"].update(CHILD_COLUMNS)
         pipeline.sync_schema()
+        add_comments(pipeline)

@@ -18,12 +18,14 @@ from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.common.runtime.collector import NULL_COLLECTOR
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.schema import Schema
+from dlt.common.storages import LoadStorage, LoadStorageConfiguration
 
 from convertly_source.errors import ConvertlyError, SettingsError, destination_error
 
 NAME = "convertly"  # of the pipeline
 SCHEMA = "convertly"
 KEPT_STATES = 20  # of those that are stored, the last ones
+KEPT_LOADS = 20  # of those that dlt's commands show, the last ones
 
 
 class Target(NamedTuple):
@@ -67,9 +69,26 @@ class Target(NamedTuple):
         """Return a pipeline that works in `folder`, without what an earlier load has left there.
 
         What that one had not committed is read again, which is safe since every table is merged.
+        The packages of the last loads stay, which dlt's own commands show.
         """
-        shutil.rmtree(folder / NAME, ignore_errors=True)
-        return self.pipeline(folder, progress)
+        working, kept = folder / NAME, folder / "loaded"
+        if (working / "load" / "loaded").is_dir():
+            shutil.rmtree(kept, ignore_errors=True)
+            (working / "load" / "loaded").rename(kept)
+        shutil.rmtree(working, ignore_errors=True)
+        pipeline = self.pipeline(folder, progress)
+        if kept.is_dir():
+            _keep_packages(kept, working)
+        return pipeline
+
+
+def _keep_packages(kept: Path, working: Path) -> None:
+    """Put the last packages that were loaded where dlt looks for them."""
+    storage = LoadStorage(True, [], LoadStorageConfiguration(str(working / "load")))  # noqa: FBT003
+    loaded = Path(storage.loaded_packages.storage.storage_path)
+    for package in sorted(kept.iterdir())[-KEPT_LOADS:]:
+        package.rename(loaded / package.name)
+    shutil.rmtree(kept)
 
 
 def refuse_ambiguous_name(pipeline: dlt.Pipeline) -> None:
@@ -169,7 +188,7 @@ def restore_schema(pipeline: dlt.Pipeline) -> bool:
     with client, suppress(DestinationUndefinedEntity):
         table = client.sql_client.make_qualified_table_name("_dlt_version")
         sql = f"SELECT version_hash FROM {table} WHERE schema_name = %s ORDER BY inserted_at"  # noqa: S608
-        for (key,) in client.sql_client.execute_sql(sql, SCHEMA):
+        for (key,) in client.sql_client.execute_sql(sql, SCHEMA) or ():
             stored = json.loads(client.get_stored_schema_by_hash(key).schema)
             schemas.append(Schema.from_stored_schema(stored))
     if not schemas:

@@ -49,6 +49,7 @@ def load_alone(
             pipeline = target.fresh_pipeline(folder, progress)
             loads_before = count_rows(pipeline, "_dlt_loads")
             restore(pipeline)
+            own_before = _count_loaded(pipeline)
         if attempt == 0:
             began.update(deepcopy(pipeline.state.get("sources", {})))
         failure: Exception | None = None
@@ -56,7 +57,7 @@ def load_alone(
             result = load(pipeline)
         except Exception as error:  # noqa: BLE001 - such as a conflict with the other load
             failure = error
-        own = len(pipeline.list_completed_load_packages())
+        own = _count_loaded(pipeline) - own_before
         is_alone = True
         with suppress(*(Exception,) if failure else ()):  # the destination may be away
             is_alone = count_rows(pipeline, "_dlt_loads") == loads_before + own
@@ -73,3 +74,9 @@ def load_alone(
         seconds = min(2 * max(seconds, time.monotonic() - started), MAX_PAUSE)
         time.sleep(random.uniform(0, seconds))  # noqa: S311 - else two would go on together
     raise BusyError(describe(pipeline))
+
+
+def _count_loaded(pipeline: dlt.Pipeline) -> int:
+    """Return how many packages in the working folder were loaded; one may have been refused."""
+    packages = map(pipeline.get_load_package_info, pipeline.list_completed_load_packages())
+    return sum(package.state == "loaded" for package in packages)

@@ -1,7 +1,7 @@
 """The tables that a load fills: their columns, types and meanings."""
 
 from dlt.common.data_types.typing import TDataType
-from dlt.common.schema.typing import TColumnSchema
+from dlt.common.schema.typing import TColumnSchema, TReferenceCardinality, TTableReference
 
 Columns = dict[str, TColumnSchema]
 
@@ -15,6 +15,16 @@ def _columns(**columns: tuple[TDataType, str]) -> Columns:
     return {
         name: {**undocumented_column(name, data_type), "description": meaning}
         for name, (data_type, meaning) in columns.items()
+    }
+
+
+def _reference(column: str, cardinality: TReferenceCardinality) -> TTableReference:
+    return {
+        "label": column,
+        "columns": [column],
+        "referenced_table": "jobs",
+        "referenced_columns": ["id"],
+        "cardinality": cardinality,
     }
 
 
@@ -87,5 +97,9 @@ TABLES: dict[str, tuple[str, Columns]] = {
 for required in (JOB_COLUMNS["id"], JOB_COLUMNS["created_at"], RESULT_COLUMNS["job_id"]):
     required["nullable"] = False
 
+REFERENCES = {  # they describe the tables: dlt makes no constraint of them
+    "jobs__results": [_reference("job_id", "many_to_one")],
+    "removed_jobs": [_reference("id", "zero_to_one")],
+}
 JOB_TYPES = _types(JOB_COLUMNS)
 RESULT_TYPES = _types(RESULT_COLUMNS)

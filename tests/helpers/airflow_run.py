@@ -22,5 +22,6 @@ else:
         "errors": dags.import_errors,
         "warnings": dags.captured_warnings,
         "growth": {float(task.retry_exponential_backoff) for task in tasks}.pop(),
+        "endless": [task.task_id for task in tasks if not task.execution_timeout],
     }
     print(f"\n{json.dumps(found)}")

@@ -43,6 +43,8 @@ class Airflow(NamedTuple):
         (home / "tmp").mkdir()
         shutil.copy(DAG, home / "dags")
         airflow.command("db", "migrate")
+        if version.startswith("2"):  # a task can't use an alias of a DAG that was never stored
+            airflow.command("dags", "reserialize")
         return airflow
 
     def environment(self, settings: dict[str, str]) -> dict[str, str]:

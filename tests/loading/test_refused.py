@@ -9,12 +9,14 @@ import dlt
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 from helpers.content import dlt_log
+from helpers.script import query
 from helpers.servers import postgres
-from helpers.warehouse import Warehouse
+from helpers.warehouse import Warehouse, load_into
 
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply
 from convertly_source.errors import ConvertlyError, SettingsError, explained
+from convertly_source.loading import Target
 from convertly_source.loading.refused import refusals_explained, without_failures_in_the_log
 
 Serve = Callable[..., DemoAPI]
@@ -100,3 +102,22 @@ def test_other_errors_are_left_alone(warehouse: Warehouse, serve: Serve) -> None
     assert isinstance(explained(caught.value), SettingsError)
     with suppress(KeyError), refusals_explained(warehouse.pipeline):
         raise KeyError
+
+
+@pytest.mark.slow
+def test_a_load_that_was_refused_is_not_tried_again(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no lock, a package that was dropped is not taken for another load."""
+    monkeypatch.setattr("convertly_source.loading.unlocked.MAX_PAUSE", 0)
+    api = serve(DemoAccount(20))
+    target = Target()
+    load_into(target, api)
+    query("ALTER TABLE convertly_data.jobs ALTER progress TYPE TINYINT")
+    api.account.create(progress=5000)
+    before = len(api.requests)
+    with pytest.raises(ConvertlyError, match="refused rows of table jobs: "):
+        load_into(target, api)
+    assert len(api.requests) - before < 5
+    query("ALTER TABLE convertly_data.jobs ALTER progress TYPE BIGINT")
+    assert load_into(target, api).rows["jobs"] == 1

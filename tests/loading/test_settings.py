@@ -9,7 +9,7 @@ from typing import Any
 import dlt
 import pytest
 from dlt.common.runtime.telemetry import stop_telemetry
-from helpers.script import load_from, restart_dlt
+from helpers.script import ROOT, load_from, restart_dlt
 
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
@@ -33,6 +33,22 @@ def test_dlt_gets_the_settings_that_it_lacks(
     assert dlt.config["load.truncate_staging_dataset"] is is_emptied
     assert dlt.config["load.workers"] == workers
     assert dlt.config["data_writer.file_max_items"] == 7
+
+
+@pytest.mark.parametrize(("destination", "is_packed"), [("duckdb", False), ("bigquery", True)])
+def test_files_are_packed_where_they_are_sent_away(
+    serve: Serve, tmp_path: Path, destination: str, *, is_packed: bool
+) -> None:
+    """BigQuery is sent packed files, also by a pipeline with the settings of the checkout."""
+    (tmp_path / ".dlt").symlink_to(ROOT / ".dlt")
+    restart_dlt()
+    configure(destination)
+    pipeline = dlt.pipeline("files", str(tmp_path / "p"), destination=destination)
+    pipeline.config.restore_from_destination = False
+    pipeline.extract(convertly_source(DEMO_KEY, serve(DemoAccount(20)).url))
+    pipeline.normalize()
+    [file] = (tmp_path / "p").rglob("new_jobs/rejected_jobs.*")
+    assert file.read_bytes().startswith(b"\x1f\x8b") is is_packed
 
 
 @pytest.mark.parametrize("section", ["sources.convertly.", "sources.", "", "unset"])

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dlt.common.runtime.collector import NULL_COLLECTOR
+from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
 from helpers.script import content, listed, query
 from helpers.warehouse import load_into
 
@@ -15,7 +17,9 @@ from convertly_source.loading import Target, target
 from convertly_source.loading.backfill import plan_windows
 from convertly_source.loading.target import (
     NAME,
+    count_rows,
     restore,
+    restore_schema,
     select_value,
     stored_tables,
     using,
@@ -172,3 +176,23 @@ def test_an_empty_dataset_has_no_tables(tmp_path: Path) -> None:
     restore(pipeline)
     assert stored_tables(pipeline) == set()
     assert select_value(pipeline, "SELECT count(*) FROM {}", "jobs") is None
+
+
+def test_an_answer_without_rows_may_be_none(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where dlt has None for no rows, as on BigQuery, it is taken for an empty list."""
+    load_into(TARGET, serve(DemoAccount(5)))
+    for table in ("_dlt_version", "_dlt_pipeline_state"):
+        query(f"DELETE FROM convertly_data.{table}")
+    execute_sql = DuckDbSqlClient.execute_sql
+    pipeline = TARGET.pipeline(tmp_path / "one")
+    pipeline.sync_destination()
+
+    def execute(self: DuckDbSqlClient, *arguments: Any) -> Any:
+        return execute_sql(self, *arguments) or None
+
+    monkeypatch.setattr(DuckDbSqlClient, "execute_sql", execute)
+    assert not restore_schema(pipeline)
+    assert select_value(pipeline, "SELECT 1 FROM {} WHERE false", "jobs") is None
+    assert count_rows(pipeline, "jobs") == 5

@@ -49,6 +49,19 @@ def assert_no_key(airflow: Airflow, *outputs: str) -> None:
     assert not any(KEY.encode() in text for text in [*texts, *map(str.encode, outputs)])
 
 
+def add_dag(airflow: Airflow, name: str) -> None:
+    """Add a DAG that `pipelines/README.md` shows to the DAGs folder."""
+    [dag] = [block.text for block in blocks(PIPELINES, "python") if f"def {name}(" in block.text]
+    (airflow.home / "dags" / f"{name}.py").write_text(dag)
+
+
+def extras(airflow: Airflow) -> list[Any]:
+    """List what the events of assets tell, in their order."""
+    table = {"3.3.2": "asset_event", "2.11.2": "dataset_event"}[airflow.version]
+    found = [extra for (extra,) in airflow.ask(f"SELECT extra FROM {table} ORDER BY id")]
+    return [json.loads(extra) if isinstance(extra, str) else extra for extra in found]
+
+
 @pytest.mark.slow
 def test_the_dags_are_imported_without_a_warning(airflow: Airflow) -> None:
     """All DAGs are there, without error or warning, and the waits between retries grow."""
@@ -57,6 +70,7 @@ def test_the_dags_are_imported_without_a_warning(airflow: Airflow) -> None:
     assert found["dags"] == ["convertly_backfill", "convertly_jobs", "convertly_verify"]
     assert (found["errors"], found["warnings"]) == ({}, {})
     assert found["growth"] == {"3.3.2": 2, "2.11.2": True}[airflow.version]
+    assert found["endless"] == []
 
 
 @pytest.mark.slow
@@ -65,8 +79,7 @@ def test_the_dag_of_the_readme_loads_the_account(
 ) -> None:
     """The short DAG that `pipelines/README.md` shows loads the account."""
     airflow = Airflow.make("3.3.2", tmp_path / "home")
-    [dag] = [block.text for block in blocks(PIPELINES, "python") if "airflow" in block.text]
-    (airflow.home / "dags" / "my_jobs.py").write_text(dag)
+    add_dag(airflow, "my_jobs")
     api = serve(DemoAccount(150))
     in_postgres("DROP SCHEMA IF EXISTS convertly_data CASCADE")
     url = os.environ["DESTINATION__POSTGRES__CREDENTIALS"]
@@ -113,6 +126,7 @@ def test_the_dags_load_the_account_into_duckdb(airflow: Airflow, serve: Serve) -
     assert {*first} == {*second} == {*TABLES}
     assert (first["jobs"], second["jobs"]) == (150, 2)
     assert ask("SELECT count(*) FROM convertly_data.job_facts") == [(151,)]
+    assert extras(airflow) == [first, second]
     windows = airflow.returned("load_one_by_one")
     assert len(windows) == 3
     assert sum(rows["jobs"] for rows in windows) == 152
@@ -236,6 +250,16 @@ def wait(airflow: Airflow, sql: str) -> None:
         time.sleep(0.5)
 
 
+def assert_followed(airflow: Airflow) -> None:
+    """Check that each load that brought rows was followed by one run, which saw its counts."""
+    loads = [rows for rows in airflow.returned("load_jobs") if rows["jobs"]]
+    assert [rows["jobs"] for rows in loads] == [800, 800]
+    assert extras(airflow) == loads
+    followers = airflow.returned("build")
+    assert [extra for seen in followers for extra in seen] == loads
+    assert all(followers)
+
+
 @pytest.mark.slow
 def test_a_scheduler_runs_them(
     serve: Serve, servers: Any, in_postgres: Ask, tmp_path: Path
@@ -243,7 +267,8 @@ def test_a_scheduler_runs_them(
     """A scheduled run, a manual one and a backfill of Airflow, one at a time; windows at once.
 
     The scheduled one meets an API that is away, and is tried again. Windows load into PostgreSQL
-    two at a time, as many as the pool lets through, and lose nothing.
+    two at a time, as many as the pool lets through, and lose nothing. The DAG of the README that
+    is scheduled on new rows runs after the two loads that brought some, and after no other.
     """
     url = servers(postgres)
     with closing(psycopg2.connect(url)) as server:
@@ -251,6 +276,7 @@ def test_a_scheduler_runs_them(
         server.cursor().execute("CREATE DATABASE airflow")
     database = url.replace("/postgres?", "/airflow?")
     airflow = Airflow.make("3.3.2", tmp_path / "home", database)
+    add_dag(airflow, "my_models")
     airflow.command("pools", "set", "convertly", "8", "requests to Convertly under way")
     api = serve(DemoAPI(DemoAccount(800), key=KEY))
     gate, file = Gate(api), tmp_path / "jobs.duckdb"
@@ -276,11 +302,13 @@ def test_a_scheduler_runs_them(
         airflow.command("dags", "trigger", "convertly_jobs", "--conf", '{"dataset": "other"}')
         dates = ("--from-date", "2026-05-01T00:00:00", "--to-date", "2026-05-01T02:00:00")
         airflow.command("backfill", "create", "--dag-id", "convertly_jobs", *dates)
-        wait(
-            airflow,
-            "SELECT 1 FROM dag_run WHERE state IN ('success', 'failed') HAVING count(*) = 6",
-        )
-    runs = airflow.ask("SELECT dag_id, run_type, state FROM dag_run ORDER BY 1, 2")
+        ended = "SELECT 1 FROM dag_run WHERE state IN ('success', 'failed')"
+        wait(airflow, f"{ended} AND dag_id <> 'my_models' HAVING count(*) = 6")
+        wait(airflow, "SELECT 1 FROM asset_dag_run_queue HAVING count(*) = 0")
+        wait(airflow, "SELECT 1 FROM dag_run HAVING bool_and(state IN ('success', 'failed'))")
+    runs = airflow.ask(
+        "SELECT dag_id, run_type, state FROM dag_run WHERE dag_id <> 'my_models' ORDER BY 1, 2"
+    )
     backfills = [("convertly_jobs", "backfill", "success")] * 3
     ordinary = [("convertly_jobs", kind, "success") for kind in ("manual", "scheduled")]
     assert runs == [("convertly_backfill", "manual", "success"), *backfills, *ordinary]
@@ -289,6 +317,7 @@ def test_a_scheduler_runs_them(
         " WHERE task_id = 'load_jobs' ORDER BY 1"
     )
     assert tries == [*[("backfill", 1)] * 3, ("manual", 1), ("scheduled", 2)]
+    assert_followed(airflow)
     assert most_at_once(airflow, "load_jobs") == 1
     assert most_at_once(airflow, "load_at_once") == 2
     assert len(airflow.returned("load_at_once")) == 7
