@@ -19,7 +19,7 @@ from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.tables.schema import TABLES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.no_cover]
 Serve = Callable[[DemoAPI], DemoAPI]
 Rows = list[dict[str, Any]]
 OTHERS = ["postgres", "sqlalchemy on mariadb", "sqlalchemy", "delta", "iceberg"]

@@ -22,7 +22,8 @@ from helpers.servers import postgres
 from convertly_source.demo import DemoAccount, DemoAPI, Reply
 from convertly_source.tables.schema import TABLES
 
-pytestmark = pytest.mark.xdist_group("airflow")  # one worker makes each Airflow, once
+# One worker makes each Airflow, once.
+pytestmark = [pytest.mark.no_cover, pytest.mark.xdist_group("airflow")]
 Serve = Callable[..., DemoAPI]
 KEY = "cvly_a-key-that-is-a-secret"
 # It ends the minutes of waiting before another try.
