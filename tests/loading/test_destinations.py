@@ -103,12 +103,12 @@ def test_a_destination_equals_the_account(
 ) -> None:
     """A first load, changes, nothing new and a window: after each the tables are the account.
 
-    The changes are loaded from a fresh working folder. So the first folder is behind in the next
-    load, which has nothing to do.
+    The changes are loaded from another working folder: the next load, which has nothing to do,
+    learns of them by the destination alone.
     """
     api = serve(DemoAccount(120))
     account, gone = api.account, list[str]()
-    fresh = {"DLT_DATA_DIR": str(tmp_path / "fresh")}
+    other = {"DLT_DATA_DIR": str(tmp_path / "other")}
     account.create()["id"] = None
 
     def load(count: int, *arguments: str, **environment: str) -> Tables:
@@ -128,7 +128,7 @@ def test_a_destination_equals_the_account(
     account.cancel(third)
     account.create()["id"] = None
     account.finish(account.create(error_message="late"))
-    load(3, "--chunk-pages", "1", **fresh)
+    load(3, "--chunk-pages", "1", **other)
     tables = load(0)
     assert [row["kind"] for row in tables["runs"]] == ["load"] * 3
     assert all(row["listed"] == row["held"] for row in tables["runs"])
