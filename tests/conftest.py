@@ -12,8 +12,13 @@ from helpers.history import Ask
 from helpers.script import restart_dlt
 from helpers.servers import mariadb, postgres, s3
 from helpers.warehouse import Place, Warehouse
+from hypothesis import HealthCheck, settings
 
 from convertly_source.demo import DemoAccount, DemoAPI
+
+# No example fails because a machine is slow or busy.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)

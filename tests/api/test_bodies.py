@@ -14,7 +14,7 @@ from convertly_source.api.client import JobsClient
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply
 from convertly_source.errors import ResponseError, explained
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.no_cover]
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 VALUES = st.recursive(
     SCALARS,
@@ -69,7 +69,7 @@ def answer(api: DemoAPI, body: Any) -> None:
 
 
 @given(body=PAGES | VALUES)
-@settings(deadline=None, max_examples=80, suppress_health_check=QUIET)
+@settings(max_examples=80, suppress_health_check=QUIET)
 def test_any_body_ends_in_rows_or_exit_code_4(api: DemoAPI, body: Any) -> None:
     """No body makes the reading fail in another way, or go on for ever."""
     answer(api, body)
@@ -88,7 +88,7 @@ def test_any_body_ends_in_rows_or_exit_code_4(api: DemoAPI, body: Any) -> None:
 
 @pytest.mark.slow
 @given(jobs=st.lists(JOBS, min_size=1, max_size=5))
-@settings(deadline=None, max_examples=8, suppress_health_check=QUIET)
+@settings(max_examples=8, suppress_health_check=QUIET)
 def test_any_jobs_are_loaded_or_rejected(api: DemoAPI, jobs: Any, tmp_path_factory: Any) -> None:
     """Whatever a job's fields hold, dlt writes it, or it is set aside, or the page is refused."""
     answer(api, {"jobs": jobs, "pagination": {"total": len(jobs)}})

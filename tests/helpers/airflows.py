@@ -6,19 +6,24 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg2
 import pytest
+from requests import Session
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
 
 from helpers.servers import free_port
 
 AIRFLOW_RUN = Path(__file__).with_name("airflow_run.py")
 DAG = Path(__file__).resolve().parents[2] / "pipelines" / "airflow_dag.py"
 PYTHONS = {"3.3.2": "AIRFLOW_PYTHON", "2.11.2": "AIRFLOW_2_PYTHON"}
+UNTIL_IT_IS_UP = HTTPAdapter(max_retries=Retry(120, backoff_factor=0.1, backoff_max=1))
+Post = Callable[..., None]
 Done = subprocess.CompletedProcess[str]
 
 
@@ -46,6 +51,12 @@ class Airflow(NamedTuple):
         if version.startswith("2"):  # a task can't use an alias of a DAG that was never stored
             airflow.command("dags", "reserialize")
         return airflow
+
+    def copy(self, home: Path) -> "Airflow":
+        """Return another one at `home`, which is as this one is now."""
+        shutil.copytree(self.home, home)
+        (home / "airflow.cfg").unlink()  # it names the folder; Airflow writes another
+        return self._replace(home=home)
 
     def environment(self, settings: dict[str, str]) -> dict[str, str]:
         """Return the environment that it runs in: that of the tests is not for it."""
@@ -91,10 +102,14 @@ class Airflow(NamedTuple):
         return self.run(str(AIRFLOW_RUN), dag, json.dumps(parameters), **settings)
 
     @contextmanager
-    def scheduler(self, **settings: str) -> Iterator[None]:
-        """Run a scheduler, and what it needs, on 127.0.0.1 only."""
+    def scheduler(self, **settings: str) -> Iterator[Post]:
+        """Run a scheduler, and what it needs, on 127.0.0.1 only; yield a way to post to its API."""
         port = free_port()
-        url = {"AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/"}
+        url = f"http://127.0.0.1:{port}"
+        settings |= {
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        }
         commands = (
             ("api-server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
             ("dag-processor",),
@@ -105,7 +120,7 @@ class Airflow(NamedTuple):
                 log = stack.enter_context((self.home / f"{arguments[0]}.log").open("w"))
                 process = subprocess.Popen(
                     [self.python, "-m", "airflow", *arguments],
-                    env=self.environment(settings | url),
+                    env=self.environment(settings),
                     cwd=self.home,
                     stdout=log,
                     stderr=log,
@@ -114,7 +129,14 @@ class Airflow(NamedTuple):
                 stack.callback(process.wait)
                 # With its workers, and not by SIGTERM: a scheduler may wait for them for ever.
                 stack.callback(os.killpg, process.pid, signal.SIGKILL)
-            yield
+            session = stack.enter_context(Session())
+            session.mount(url, UNTIL_IT_IS_UP)
+
+            def post(path: str, **body: Any) -> None:
+                response = session.post(f"{url}/api/v2/{path}", json=body)
+                assert response.ok, response.text
+
+            yield post
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """Query the database of Airflow."""
@@ -123,6 +145,7 @@ class Airflow(NamedTuple):
                 return file.execute(sql).fetchall()
         with closing(psycopg2.connect(self.database)) as server, server.cursor() as cursor:
             cursor.execute(sql)
+            server.commit()
             return cursor.fetchall()
 
     def returned(self, task: str) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from convertly_source.demo import DemoAccount, DemoAPI
 from convertly_source.loading import Target
 from helpers.model import summary
-from helpers.script import Done, access, load_from, started
+from helpers.script import Done, access, run, started
 from helpers.warehouse import Place
 
 if TYPE_CHECKING:
@@ -41,22 +41,25 @@ class Loader:
 
     def start(self, *arguments: str, machine: str = "one") -> "subprocess.Popen[str]":
         """Start a load in small chunks."""
-        environment = {
-            **access(self.api),
-            "DLT_DATA_DIR": str(self._folder / machine),
-            "PYTHONWARNINGS": "ignore",  # SQLAlchemy's, of dlt's merge
-            **self._place.settings,
-        }
-        chosen = (*self._place.arguments, "--chunk-pages", str(CHUNK_PAGES))
-        return started("load", *chosen, *arguments, **environment)
+        # SQLAlchemy warns of dlt's merge.
+        environment = {**self._environment(machine), "PYTHONWARNINGS": "ignore"}
+        return started("load", *self._arguments, *arguments, **environment)
 
     def run(self, *arguments: str, machine: str = "one") -> tuple[int, str, list[str]]:
         """Load to the end; return the exit code, the output, and the lines for a person."""
         return end(self.start(*arguments, machine=machine))
 
-    def load(self) -> Done:
-        """Load to the end in this process."""
-        return load_from(self.api, *self._place.arguments, **self._place.settings)
+    def load(self, *arguments: str, machine: str = "one") -> Done:
+        """Load to the end in this process, where nothing else is under way."""
+        return run("load", *self._arguments, *arguments, **self._environment(machine))
+
+    @property
+    def _arguments(self) -> list[str]:
+        return [*self._place.arguments, "--chunk-pages", str(CHUNK_PAGES)]
+
+    def _environment(self, machine: str) -> dict[str, str]:
+        folder = {"DLT_DATA_DIR": str(self._folder / machine)}
+        return access(self.api) | folder | self._place.settings
 
     def select(self, sql: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query, in which `{table}` is a table of the dataset."""

@@ -16,6 +16,7 @@ from convertly_source.demo import DemoAccount, DemoAPI
 from convertly_source.files import shipped
 from convertly_source.loading.views import MODELS
 
+pytestmark = pytest.mark.no_cover
 Serve = Callable[..., DemoAPI]
 A_MONTH_LATER = "UPDATE runs SET finished_at = finished_at - INTERVAL '30 days'"
 MARTS = "convertly_marts"  # the schema of the profiles

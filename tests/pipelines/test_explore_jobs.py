@@ -24,6 +24,7 @@ from playwright.sync_api import Page
 
 from convertly_source.demo import DemoAccount, DemoAPI
 
+pytestmark = pytest.mark.no_cover
 Serve = Callable[..., DemoAPI]
 Open = Callable[..., Page]
 # What is compared of each list.

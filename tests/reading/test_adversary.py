@@ -10,6 +10,7 @@ from helpers.adversary import Pool, lives
 
 from convertly_source.reading import pages
 
+pytestmark = pytest.mark.no_cover
 FIRST = int(os.environ.get("ADVERSARY_FIRST", "0"))
 SMALL = (
     *("mild", "base", "stable", "ties", "ties_stable", "purge", "bulkadd", "deletes"),

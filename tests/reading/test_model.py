@@ -28,9 +28,10 @@ from convertly_source.demo import DemoAccount, DemoAPI, newest_first
 from convertly_source.reading.job import END, ListedJob
 from convertly_source.tables.records import RecordMapper, fingerprint
 
+pytestmark = pytest.mark.no_cover
 parse = ListedJob.parse
 GAPS = [timedelta(seconds=seconds) for seconds in (0, 0, 0, 1, 60, 400, 10**6)]
-RUNS = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+RUNS = settings(suppress_health_check=list(HealthCheck), print_blob=True)
 
 
 class Life(RuleBasedStateMachine):

@@ -11,6 +11,7 @@ from helpers.model import Shelf
 
 from convertly_source.demo import DEMO_START, DemoAccount, DemoAPI
 
+pytestmark = pytest.mark.no_cover
 Order = Callable[[list[Any]], list[Any]]
 MINUTE = timedelta(minutes=1)
 

@@ -523,7 +523,7 @@ def test_no_query_of_a_link_is_stored(value: Any, field: str, status: str) -> No
 
 
 @pytest.mark.slow
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.lists(_results(), min_size=10, max_size=20))
 @example([([{key: text} for key in (*FIELDS, f"a{text}")], len(FIELDS) + 1) for text in ODD_TEXTS])
 def test_any_results_load(results: list[tuple[Any, int]]) -> None:
