@@ -94,9 +94,9 @@ class Chunk(NamedTuple):
     info: LoadInfo | None  # None if there was nothing to load
 
     @property
-    def load_ids(self) -> list[str]:
-        """The ids of the loads, as they are in `_dlt_load_id`."""
-        return self.info.loads_ids if self.info else []
+    def loads_of_jobs(self) -> list[str]:
+        """The ids of the loads that brought jobs, as they are in `_dlt_load_id`."""
+        return self.info.loads_ids if self.info and self.rows["jobs"] else []
 
 
 def load_account(
@@ -228,12 +228,13 @@ def _load(
     load_ids = list[str]()
     for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
         rows.update(chunk.rows)
-        load_ids += chunk.load_ids
+        load_ids += chunk.loads_of_jobs
         if was_loaded and chunk.info:
             for sentence in _new_fields(chunk.info):
                 report(sentence)
     _follow_up(pipeline, source, load_ids, rows, report)
-    new_jobs = count_rows(pipeline, "jobs") - jobs_before if can_count else None
+    jobs_after = count_rows(pipeline, "jobs") if can_count and rows["jobs"] else jobs_before
+    new_jobs = jobs_after - jobs_before if can_count else None
     if can_count:
         _create_results_table(pipeline)
         if refresh.is_under_way(pipeline) and (full_refresh or is_whole):
@@ -309,7 +310,7 @@ def _verify(
     load_ids = list[str]()
     with verifying(pipeline, read_all=read_all) as runs:
         for chunk in load_in_chunks(pipeline, source):
-            load_ids += chunk.load_ids
+            load_ids += chunk.loads_of_jobs
             rows.update(chunk.rows)
     [run] = runs
     forget_relisted(pipeline, load_ids)
