@@ -45,7 +45,12 @@ from convertly_source.loading.target import (
 from convertly_source.loading.unlocked import load_alone
 from convertly_source.loading.verify import VerifyResult, VerifyRun
 from convertly_source.loading.views import create_views, refuse_views
-from convertly_source.loading.warehouse import forget_rejected, forget_relisted, verifying
+from convertly_source.loading.warehouse import (
+    forget_rejected,
+    forget_relisted,
+    redate_rejected,
+    verifying,
+)
 from convertly_source.tables.schema import TABLES
 
 T = TypeVar("T")
@@ -314,7 +319,8 @@ def _verify(
             rows.update(chunk.rows)
     [run] = runs
     forget_relisted(pipeline, load_ids)
-    forget_rejected(pipeline, sorted(run.no_longer_rejected))
+    forget_rejected(pipeline, run.no_longer_rejected)
+    redate_rejected(pipeline, run.redated)
     if run.loaded_again:
         refresh.delete_orphans(pipeline)
     return run

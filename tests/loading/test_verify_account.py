@@ -186,6 +186,25 @@ def test_an_open_job_that_comes_back_leaves_removed_jobs(database: Database) -> 
     database.assert_equal()
 
 
+@DUCKDB
+def test_a_job_without_a_time_is_kept_where_it_is_listed(database: Database) -> None:
+    """Sorted as the newest job, it gets another older neighbour with each new job, and its time."""
+    account = database.api.account
+    undated = account.create(created_at=None, status="failed")
+    database.run("load")
+    account.jobs.remove(undated)
+    for _ in range(250):
+        account.finish(account.create())
+    account.jobs.append(undated)
+    database.run("verify", "--all")
+    database.assert_equal()
+    sql = "SELECT fingerprint FROM {rejected_jobs} ORDER BY created_at DESC LIMIT 1"
+    assert database.execute(sql) == [(fingerprint(undated),)]
+    times = "(SELECT max(created_at) FROM {jobs}) = (SELECT max(created_at) FROM {rejected_jobs})"
+    assert database.execute(f"SELECT {times}") == [(True,)]
+    assert requests_of(database.api, lambda: database.run("verify")) <= 12
+
+
 @pytest.mark.parametrize("order", [lambda jobs: jobs[::-1], lambda jobs: jobs])
 def test_a_late_job_arrives_in_one_load(serve: Serve, order: Callable[[Any], Any]) -> None:
     """The load that finds more jobs than were loaded compares all, and says so."""
