@@ -321,8 +321,7 @@ def _verify(
     forget_relisted(pipeline, load_ids)
     forget_rejected(pipeline, run.no_longer_rejected)
     redate_rejected(pipeline, run.redated)
-    if run.loaded_again:
-        refresh.delete_orphans(pipeline)
+    refresh.delete_orphans(pipeline)  # of rows that were lost, and have come back
     return run
 
 

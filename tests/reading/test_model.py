@@ -300,6 +300,7 @@ class DuckDBLife(Life):
             self.change_ended,
             self.lose,
             self.become_visible_too_late,
+            lambda: self.run_window(number % 100, number // 100 % 100),
         ]
         self.chance.choice(changes)()
 
