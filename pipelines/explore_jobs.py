@@ -164,7 +164,8 @@ def chart(rows: list[Row], height: int) -> alt.Chart:
     options = {"embedOptions": {"actions": False, "renderer": "svg"}}
     data: Any = {"values": values}
     chart = alt.Chart(data, width="container", height=height)
-    return chart.properties(usermeta=options, background="transparent")
+    chart = chart.properties(usermeta=options, background="transparent")
+    return chart.configure_axis(gridColor="#8d99ae55")  # faint in light and in dark
 
 
 @app.function
