@@ -384,7 +384,7 @@ class DuckDBLife(Life):
 def test_duckdb_equals_the_account() -> None:
     """After each run at rest, DuckDB holds the account; verify sees what ordinary runs don't."""
     first = int(os.environ.get("WAREHOUSE_FIRST", "0"))
-    for seed in range(first, first + int(os.environ.get("WAREHOUSE_LIVES", "2"))):
+    for seed in range(first, first + int(os.environ.get("WAREHOUSE_LIVES", "1"))):
         life = DuckDBLife(seed)
         print("Life", seed)  # shown if it fails
         with life.stack:
