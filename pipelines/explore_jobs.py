@@ -1,3 +1,7 @@
+# /// script
+# [tool.marimo.display]
+# theme = "system"
+# ///
 """Look at the loaded jobs: an app, a notebook and a script in one.
 
     marimo run pipelines/explore_jobs.py
@@ -159,8 +163,9 @@ def chart(rows: list[Row], height: int) -> alt.Chart:
     ]
     options = {"embedOptions": {"actions": False, "renderer": "svg"}}
     data: Any = {"values": values}
-    chart = alt.Chart(data, width="container", height=height)
-    return chart.properties(usermeta=options)
+    config: Any = {"axis": {"gridColor": "#8d99ae55"}}  # faint in light and in dark
+    chart = alt.Chart(data, width="container", height=height, config=config)
+    return chart.properties(usermeta=options, background="transparent")
 
 
 @app.function
@@ -190,7 +195,25 @@ def _(pipeline):
     if not entire["last"]:
         give_up("There are no jobs yet.")
     kinds = ask(pipeline, "SELECT DISTINCT job_type, status FROM jobs")
-    return entire, kinds
+    runs = ask(
+        pipeline,
+        """
+        SELECT
+            finished_at, kind, listed, held, jobs_loaded, rejected, removed, open_jobs, requests
+        FROM runs ORDER BY finished_at DESC LIMIT 10
+        """,
+    )
+    return entire, kinds, runs
+
+
+@app.cell
+def _(runs):
+    mo.stop(not runs)
+    run = {name: shown(value) for name, value in runs[0].items()}
+    text = f"Last run, a {run['kind']}: {run['finished_at']}, {run['listed']} jobs listed"
+    is_equal = runs[0]["held"] in (None, runs[0]["listed"])
+    held = "" if runs[0]["held"] is None else f", {run['held']} held"
+    mo.callout(mo.Html(escape(f"{text}{held}.")), kind="success" if is_equal else "warn")
 
 
 @app.cell
@@ -217,8 +240,12 @@ def _(day_values, days, pipeline, status):
     any_status = ask(
         pipeline,
         f"""
-        SELECT day, status, CAST(SUM(jobs) AS BIGINT) AS jobs FROM daily_jobs
-        WHERE {days} GROUP BY day, status ORDER BY day, status
+        SELECT
+            day,
+            status,
+            CAST(SUM(jobs) AS BIGINT) AS jobs,
+            CAST(SUM(removed_jobs) AS BIGINT) AS removed_jobs
+        FROM daily_jobs WHERE {days} GROUP BY day, status ORDER BY day, status
         """,
         *day_values,
     )
@@ -250,10 +277,11 @@ def _(any_status, by_day, by_type):
     bytes_in, bytes_saved = (
         sum(row[name] or 0 for row in by_type) for name in ("bytes_in", "bytes_saved")
     )
-    open_jobs = sum(row["jobs"] for row in by_day if row["status"] in OPEN_STATUSES)
+    unfinished = [row for row in by_day if row["status"] in OPEN_STATUSES]
+    open_jobs = sum(row["jobs"] - row["removed_jobs"] for row in unfinished)
     figures = {
         "Jobs": (shown(sum(row["jobs"] for row in by_day)), "as chosen above"),
-        "Failure rate": (percent(failure_rate(any_status)), "of jobs that ended, in any status"),
+        "Failure rate": (percent(failure_rate(any_status)), "of jobs that ended"),
         "Open": (shown(open_jobs), "pending or processing"),
         "Saved": (weight(bytes_saved), f"{percent(bytes_saved, bytes_in)} of {weight(bytes_in)}"),
     }
@@ -304,7 +332,9 @@ def _(jobs, pipeline, values):
         pipeline,
         f"""
         SELECT id, job_type, status, created_at, progress, completed_files, total_files FROM jobs
-        WHERE {jobs} AND status IN ('pending', 'processing') ORDER BY created_at, id LIMIT 20
+        WHERE {jobs} AND status IN ('pending', 'processing')
+        AND NOT EXISTS (SELECT 1 FROM removed_jobs WHERE removed_jobs.id = jobs.id)
+        ORDER BY created_at, id LIMIT 20
         """,
         *values,
     )
@@ -382,6 +412,25 @@ def _(jobs, pipeline, values):
 
 
 @app.cell
+def _(jobs, pipeline, values):
+    removed = ask(
+        pipeline,
+        f"""
+        SELECT id, job_type, status, created_at, removed_at FROM job_facts
+        WHERE {jobs} AND removed_at IS NOT NULL ORDER BY removed_at DESC, id LIMIT 20
+        """,
+        *values,
+    )
+    columns_of_removed = ("removed_at", "status", "job_type", "created_at", "id")
+    mo.vstack(
+        [
+            mo.md("## Removed jobs\n\nNo longer listed, with their last status, the latest 20."),
+            table("Removed jobs", removed, *columns_of_removed),
+        ]
+    )
+
+
+@app.cell
 def _(slowest):
     slow = slowest[0]["id"] if slowest else ""
     job_id = mo.ui.text(slow, placeholder="the id of a job", label="Job", full_width=True)
@@ -403,6 +452,12 @@ def _(job_id, pipeline):
     )
     columns_of_files = ("filename", "mime_type", "bytes_in", "bytes_out", "bytes", "saved_percent")
     table("Results", results, *columns_of_files, "value", "download_url")
+
+
+@app.cell
+def _(runs):
+    columns_of_runs = [*runs[0]] if runs else []
+    mo.vstack([mo.md("## Runs\n\nThe latest 10."), table("Runs", runs, *columns_of_runs)])
 
 
 @app.cell

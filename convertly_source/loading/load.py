@@ -46,7 +46,12 @@ from convertly_source.loading.target import (
 from convertly_source.loading.unlocked import load_alone
 from convertly_source.loading.verify import VerifyResult, VerifyRun
 from convertly_source.loading.views import create_views, refuse_views
-from convertly_source.loading.warehouse import forget_rejected, forget_relisted, verifying
+from convertly_source.loading.warehouse import (
+    forget_rejected,
+    forget_relisted,
+    redate_rejected,
+    verifying,
+)
 from convertly_source.tables.schema import TABLES
 
 T = TypeVar("T")
@@ -95,9 +100,9 @@ class Chunk(NamedTuple):
     info: LoadInfo | None  # None if there was nothing to load
 
     @property
-    def load_ids(self) -> list[str]:
-        """The ids of the loads, as they are in `_dlt_load_id`."""
-        return self.info.loads_ids if self.info else []
+    def loads_of_jobs(self) -> list[str]:
+        """The ids of the loads that brought jobs, as they are in `_dlt_load_id`."""
+        return self.info.loads_ids if self.info and self.rows["jobs"] else []
 
 
 def load_account(
@@ -229,12 +234,13 @@ def _load(
     load_ids = list[str]()
     for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
         rows.update(chunk.rows)
-        load_ids += chunk.load_ids
+        load_ids += chunk.loads_of_jobs
         if was_loaded and chunk.info:
             for sentence in _new_fields(chunk.info):
                 report(sentence)
     _follow_up(pipeline, source, load_ids, rows, report)
-    new_jobs = count_rows(pipeline, "jobs") - jobs_before if can_count else None
+    jobs_after = count_rows(pipeline, "jobs") if can_count and rows["jobs"] else jobs_before
+    new_jobs = jobs_after - jobs_before if can_count else None
     if can_count:
         _create_results_table(pipeline)
         if refresh.is_under_way(pipeline) and (full_refresh or is_whole):
@@ -310,13 +316,13 @@ def _verify(
     load_ids = list[str]()
     with verifying(pipeline, read_all=read_all) as runs:
         for chunk in load_in_chunks(pipeline, source):
-            load_ids += chunk.load_ids
+            load_ids += chunk.loads_of_jobs
             rows.update(chunk.rows)
     [run] = runs
     forget_relisted(pipeline, load_ids)
-    forget_rejected(pipeline, sorted(run.no_longer_rejected))
-    if run.loaded_again:
-        refresh.delete_orphans(pipeline)
+    forget_rejected(pipeline, run.no_longer_rejected)
+    redate_rejected(pipeline, run.redated)
+    refresh.delete_orphans(pipeline)  # of rows that were lost, and have come back
     return run
 
 

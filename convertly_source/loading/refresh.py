@@ -102,6 +102,8 @@ def finish(pipeline: dlt.Pipeline) -> None:
 
 def delete_orphans(pipeline: dlt.Pipeline) -> None:
     """Delete the results of jobs whose rows are no longer there."""
+    if "jobs__results" not in stored_tables(pipeline):  # `pipeline.run` makes it with the first row
+        return
     with pipeline.sql_client() as client:
         jobs, results = map(client.make_qualified_table_name, ("jobs", "jobs__results"))
         client.execute_sql(

@@ -103,6 +103,15 @@ def forget_rejected(pipeline: dlt.Pipeline, fingerprints: list[str]) -> None:
     _delete(pipeline, "rejected_jobs", "fingerprint", fingerprints)
 
 
+def redate_rejected(pipeline: dlt.Pipeline, times: dict[str, datetime]) -> None:
+    """Update the `created_at` of jobs that can't be stored, by fingerprint."""
+    with pipeline.sql_client() as client:
+        name = client.make_qualified_table_name("rejected_jobs")
+        for key, time in times.items():
+            sql = f"UPDATE {name} SET created_at = %s WHERE fingerprint = %s"  # noqa: S608
+            client.execute_sql(sql, time, key)
+
+
 def _delete(pipeline: dlt.Pipeline, table: str, column: str, keys: list[str]) -> None:
     with pipeline.sql_client() as client:
         name = client.make_qualified_table_name(table)

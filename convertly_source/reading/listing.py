@@ -121,9 +121,9 @@ class Group:
 
     def begin(self, start: int, total: int) -> None:
         """Begin a round."""
-        self._rounds += 1
         if start != self.start:
-            self._seen, self._whole = set(), None
+            self._seen, self._whole, self._rounds = set(), None, 0
+        self._rounds += 1
         self.start, self._total = start, total
 
     def take(self, page: Page) -> list[Listed]:

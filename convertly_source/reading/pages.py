@@ -55,6 +55,12 @@ class Page(NamedTuple):
         """The last `created_at`, BEGINNING without any."""
         return self.jobs[-1].created_at if self.jobs else BEGINNING
 
+    @property
+    def shown_whole(self) -> tuple[datetime, datetime]:
+        """The range of which it shows all jobs; more of the oldest one's time may stand before."""
+        since = BEGINNING if self.is_oldest or not self.jobs else self.oldest + TICK
+        return since, END if self.is_newest or not self.jobs else self.youngest
+
     def begins_before(self, created_at: datetime) -> bool:
         """Whether no job of that time or younger stands before this page."""
         return self.is_oldest or self.oldest < created_at

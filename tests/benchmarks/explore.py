@@ -37,6 +37,11 @@ CREATE TABLE jobs__results AS SELECT
     (2 + 2 * (hash(id) % 1000000))::BIGINT AS original_size, original_size // 2 AS final_size,
     50.0::DOUBLE AS saved_percent
 FROM jobs, range(3) AS places(place);
+CREATE TABLE removed_jobs AS SELECT id, 'completed' AS last_status, created_at, now() AS noticed_at
+FROM jobs LIMIT 1000;
+CREATE TABLE runs AS SELECT
+    now() AS finished_at, 'load' AS kind, {JOBS} AS listed, {JOBS} AS held, 0 AS jobs_loaded,
+    0 AS rejected, 0 AS removed, 100 AS open_jobs, 1 AS requests;
 """
 
 

@@ -1,16 +1,19 @@
 """Two warehouses that a life is loaded into, and what must be in them."""
 
+import os
 from collections import Counter, defaultdict
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any, cast
+from unittest.mock import patch
 
 from dlt.common.json import json as dlt_json
 
 from convertly_source import convertly_source
 from convertly_source.api.client import Job, JobsClient, JobsPage
 from convertly_source.demo import DEMO_KEY, DemoAPI
+from convertly_source.loading import Target, verify_account
 from convertly_source.reading.job import BEGINNING, END
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.run import IncrementalRun, RunState, new_state
@@ -101,7 +104,7 @@ class Shelf:
 
 
 class DuckDB:
-    """A warehouse in DuckDB, loaded by dlt in chunks of three batches."""
+    """A warehouse in DuckDB, loaded by dlt in chunks of ten batches."""
 
     def __init__(self, folder: str) -> None:
         self._warehouse = Warehouse(Path(folder), folder)
@@ -113,12 +116,24 @@ class DuckDB:
             options |= {"start_date": start, "end_date": end}
         # It is one account, even if all that was known is purged.
         source = convertly_source(DEMO_KEY, api.url, trust_account=True, **options)
-        jobs = source.resources["jobs"].add_limit(kill_after or 3)
+        jobs = source.resources["jobs"].add_limit(kill_after or 10)
         jobs.custom_metrics["is_complete"] = False
         while not jobs.custom_metrics["is_complete"]:
             self._warehouse.pipeline.run(source)
             if kill_after:
                 break
+
+    def verify(self, api: DemoAPI, *, read_all: bool, **options: Any) -> None:
+        """Verify, as the command line does."""
+        source = convertly_source(DEMO_KEY, api.url, trust_account=True, **options)
+        path = str(self._warehouse.path)
+        with patch.dict(os.environ, {"DESTINATION__DUCKDB__CREDENTIALS": path}):
+            verify_account(Target(dataset="data"), source, read_all=read_all)
+        self._warehouse.pipeline.sync_destination()  # as a new process does
+
+    def delete(self, keys: list[str]) -> None:
+        """Lose rows of jobs, but not their results."""
+        self._warehouse.query(f"DELETE FROM jobs WHERE id IN {(*keys, '')}")
 
     @property
     def state(self) -> Any:
@@ -137,6 +152,13 @@ class DuckDB:
     def rejected(self) -> list[str]:
         """The fingerprints of rejected_jobs."""
         return [key for (key,) in self._warehouse.rows("rejected_jobs", "fingerprint")]
+
+    def held(self) -> set[tuple[str, str]]:
+        """Return the jobs that count as listed, and those that can't be stored, with status."""
+        jobs = self._warehouse.rows("jobs", "id", "status")
+        rejected = self._warehouse.rows("rejected_jobs", "fingerprint", "status")
+        removed = {*self.removed}
+        return {(key, status) for key, status in jobs if key not in removed} | {*rejected}
 
     def content(self) -> dict[str, Any]:
         """Return what is told of each job by `summary`, by id."""

@@ -52,7 +52,7 @@ class Rows:
         held_jobs = HeldJobs(self.jobs(*EVERYTHING))
         more: dict[str, Any] = {"held_jobs": held_jobs, "store": self, "read_all": read_all}
         run = VerifyRun(self._listing(), None, self._state, EVERYTHING, **more, **TRUSTED)
-        run._random = random.Random(seed)
+        run.comparison._random = random.Random(seed)
         self._finish(run)
         return run
 

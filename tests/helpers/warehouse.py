@@ -17,7 +17,7 @@ class Warehouse:
     def __init__(self, folder: Path, pipelines_dir: str | None = None) -> None:
         self.path = folder / "warehouse.duckdb"
         self.pipeline = dlt.pipeline(
-            "test",
+            "convertly",
             pipelines_dir=pipelines_dir or str(folder / "pipelines"),
             destination=dlt.destinations.duckdb(str(self.path)),
             dataset_name="data",

@@ -280,7 +280,7 @@ def test_a_job_listed_twice_counts_as_held() -> None:
 
 def test_what_the_looks_leave_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """An account at rest whose count differs after all looks is read whole."""
-    monkeypatch.setattr("convertly_source.loading.verify.MAX_LOOKS", 0)
+    monkeypatch.setattr("convertly_source.loading.comparison.MAX_LOOKS", 0)
     api = DemoAPI(ended(2000, random.Random(0)))
     rows = Rows.of(api)
     del rows.held["0000700"]

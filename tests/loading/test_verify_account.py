@@ -186,6 +186,48 @@ def test_an_open_job_that_comes_back_leaves_removed_jobs(database: Database) -> 
     database.assert_equal()
 
 
+@DUCKDB
+def test_a_job_without_a_time_is_kept_where_it_is_listed(database: Database) -> None:
+    """Sorted as the newest job, it gets another older neighbour with each new job, and its time."""
+    account = database.api.account
+    undated = account.create(created_at=None, status="failed")
+    database.run("load")
+    account.jobs.remove(undated)
+    for _ in range(250):
+        account.finish(account.create())
+    account.jobs.append(undated)
+    database.run("verify", "--all")
+    database.assert_equal()
+    sql = "SELECT fingerprint FROM {rejected_jobs} ORDER BY created_at DESC LIMIT 1"
+    assert database.execute(sql) == [(fingerprint(undated),)]
+    times = "(SELECT max(created_at) FROM {jobs}) = (SELECT max(created_at) FROM {rejected_jobs})"
+    assert database.execute(f"SELECT {times}") == [(True,)]
+    assert requests_of(database.api, lambda: database.run("verify")) <= 12
+
+
+@DUCKDB
+def test_results_of_rows_that_came_back_are_not_doubled(database: Database) -> None:
+    """A window brings lost rows back beside the results that were left of them."""
+    lists = [job for job in database.api.account.jobs if isinstance(job["results"], list)]
+    job = next(job for job in lists if job["id"] and job["results"])
+    database.execute("DELETE FROM {jobs} WHERE id = %s", job["id"])
+    database.run("load", f"--start-date={job['created_at']}", "--end-date=2027-01-01")
+    assert "0 loaded again" in database.run("verify").stdout
+    database.assert_equal()
+
+
+def test_an_account_without_results_is_verified(serve: Serve) -> None:
+    """`pipeline.run` makes `jobs__results` with the first result: verify needs none."""
+    account = DemoAccount(0)
+    jobs = [account.create() for _ in range(3)]
+    for job in jobs[1:]:
+        account.finish(job, has_failed=True)
+    api = serve(account)
+    TARGET.pipeline().run(convertly_source(DEMO_KEY, api.url))
+    query(f"DELETE FROM convertly_data.jobs WHERE id = '{jobs[1]['id']}'")
+    assert verify(api)[:4] == (3, 3, 1, 0)
+
+
 @pytest.mark.parametrize("order", [lambda jobs: jobs[::-1], lambda jobs: jobs])
 def test_a_late_job_arrives_in_one_load(serve: Serve, order: Callable[[Any], Any]) -> None:
     """The load that finds more jobs than were loaded compares all, and says so."""

@@ -34,6 +34,8 @@ LISTS = {
     "Formats": ("mime type", "files", "bytes in", "bytes out", "bytes saved"),
     "Slowest jobs": ("id", "duration seconds", "status"),
     "Failed jobs": ("id", "error message", "failed files"),
+    "Removed jobs": ("id", "status", "job type"),
+    "Runs": ("kind", "listed", "held", "removed", "open jobs"),
     "Results": ("value", "filename"),
 }
 HOSTILE = "<img src=x onerror=alert(1)> **b** [a](https://example.com/a.png) $x$ ' \" 100%s </td>"
@@ -95,6 +97,7 @@ def expected(where: str = "true", any_status: str = "true") -> dict[str, Any]:
             connection.execute("SET TimeZone = 'UTC'; USE convertly_data")
             return [list(row) for row in connection.execute(sql).fetchall()]
 
+    listed = "id NOT IN (SELECT id FROM removed_jobs)"
     took = "(epoch(completed_at) - epoch(created_at))"
     files = f"jobs__results JOIN jobs ON jobs.id = job_id WHERE final_size IS NOT NULL AND {where}"
     sizes = ("original_size", "final_size", "original_size - final_size")
@@ -108,7 +111,7 @@ def expected(where: str = "true", any_status: str = "true") -> dict[str, Any]:
         f"""SELECT format('{{:,}}', count(*)), (
             SELECT format('{{:.1f}}%', 100 * count(*) FILTER (status = 'failed') / count(*))
             FROM jobs WHERE status IN ('completed', 'failed') AND {any_status}
-        ), (count(*) FILTER (completed_at IS NULL))::TEXT,
+        ), (count(*) FILTER (completed_at IS NULL AND {listed}))::TEXT,
         (SELECT if(count(*) = 0, '0 B', {weights[2]}) FROM {files}) FROM jobs WHERE {where}"""
     )
     days = ask(
@@ -125,7 +128,8 @@ def expected(where: str = "true", any_status: str = "true") -> dict[str, Any]:
         ),
         "Queue": ask(
             f"""SELECT id, status, progress::TEXT, strftime(created_at, '%Y-%m-%d %H:%M:%S')
-            FROM jobs WHERE {where} AND completed_at IS NULL ORDER BY created_at LIMIT 20"""
+            FROM jobs WHERE {where} AND completed_at IS NULL AND {listed}
+            ORDER BY created_at LIMIT 20"""
         ),
         "Formats": ask(
             f"""SELECT mime_type, count(*)::TEXT, {", ".join(weights)} FROM {files}
@@ -135,6 +139,15 @@ def expected(where: str = "true", any_status: str = "true") -> dict[str, Any]:
         "Failed jobs": ask(
             f"""SELECT id, error_message, failed_files::TEXT FROM jobs
             WHERE {where} AND status = 'failed' ORDER BY created_at DESC LIMIT 20"""
+        ),
+        "Removed jobs": ask(
+            f"""SELECT id, last_status, (SELECT job_type FROM jobs WHERE id = removed_jobs.id)
+            FROM removed_jobs WHERE id IN (SELECT id FROM jobs WHERE {where})
+            ORDER BY noticed_at DESC, id LIMIT 20"""
+        ),
+        "Runs": ask(
+            """SELECT kind, COLUMNS('listed|held|^removed|open_jobs')::TEXT FROM runs
+            ORDER BY started_at DESC"""
         ),
         "Results": ask(
             f"""SELECT coalesce(value, '-'), coalesce(filename, '-') FROM jobs__results
@@ -162,11 +175,16 @@ def test_the_page_has_the_figures_of_the_tables(serve: Serve, browse: Open) -> N
     account = DemoAccount(400)
     file = {"filename": "a.pdf", "mimeType": "application/pdf"}
     account.jobs[7]["results"] = {"files": [file | SIZES]}
-    load_from(serve(account))
+    api = serve(account)
+    load_from(api)
+    for job in account.unfinished()[:4]:
+        account.cancel(job)
+    load_from(api)
     of_type, in_period = "job_type = 'convert'", "created_at >= '2026-05-04'"
     for width in (1280, 390):
         page = browse(width=width)
         assert_shows(page, expected())
+        page.get_by_text("396 jobs listed, 396 held.").wait_for()
         assert not page.evaluate(WIDER)
         choose(page, "Job type", "convert")
         choose(page, "Status", "failed")

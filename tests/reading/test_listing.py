@@ -604,3 +604,14 @@ def test_a_group_at_the_oldest_end_is_read_in_any_order() -> None:
         shelf = Shelf()
         shelf.run(api, page_size=6)
         assert len(shelf.jobs) == 55
+
+
+def test_a_first_round_that_a_purge_cuts_short_is_no_measure() -> None:
+    """Rounds begin anew when older jobs vanish: how many pages are useful is counted on."""
+    jobs = [job(number, 0) for number in range(6)]
+    group = Group(time_of(0), set())
+    group.begin(9, 20)
+    group.take(cut(jobs, 0, 3))
+    group.begin(5, 16)
+    group.take(cut(jobs, 3, 3))
+    assert group.useful_pages == 3
