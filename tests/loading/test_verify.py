@@ -480,7 +480,6 @@ def test_every_life_is_mended_by_reading_everything() -> None:
         assert run.result()[:2] == (count, count)
 
 
-@pytest.mark.no_cover
 @pytest.mark.slow
 @pytest.mark.parametrize("world", ["base", "mild", "stable", "ties", "purge", "deletes", "mild100"])
 def test_no_living_job_is_removed_while_it_moves(

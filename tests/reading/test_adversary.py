@@ -10,7 +10,6 @@ from helpers.adversary import Pool, lives
 
 from convertly_source.reading import pages
 
-pytestmark = pytest.mark.no_cover
 FIRST = int(os.environ.get("ADVERSARY_FIRST", "0"))
 SMALL = (
     *("mild", "base", "stable", "ties", "ties_stable", "purge", "bulkadd", "deletes"),
@@ -39,6 +38,7 @@ def test_nothing_is_lost_in_a_small_world(world: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 @pytest.mark.parametrize("world", LARGE)
 def test_nothing_is_lost_in_a_large_world(world: str) -> None:
     """With pages of 100 jobs, at all rates of creation, nothing is lost."""
