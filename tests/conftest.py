@@ -21,6 +21,13 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Measure the coverage of the quick tests, and of slow ones that add to it."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("covers"):
+            item.add_marker(pytest.mark.no_cover)
+
+
 @pytest.fixture(autouse=True)
 def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep each test to a folder of its own, without this machine's settings and long waits."""

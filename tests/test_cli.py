@@ -67,7 +67,7 @@ def test_new_and_updated_jobs_are_counted(api: DemoAPI) -> None:
     api.account.cancel(two)
     api.account.create()
     del api.account.create()["id"]
-    done = load()
+    done = load("--chunk-pages", "1")
     assert done.stdout.startswith("Loaded 2 jobs (1 new, 1 updated) and ")
     assert "; 1 rejected, 1 removed.\n" in done.stdout
 
@@ -82,6 +82,7 @@ def test_the_example_is_right_for_each_dataset(api: DemoAPI, dataset: str) -> No
     assert sum(count for *_, count in query(sql)) == len(api.account.jobs)
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["load", "backfill"])
 def test_other_names_of_tables_are_refused(api: DemoAPI, command: str) -> None:
@@ -418,6 +419,7 @@ def test_explore_runs_the_app_on_what_is_loaded(programs: list[list[str]]) -> No
         assert programs.pop() == ["marimo", "run", app, "--", *arguments]
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 def test_open_explores_after_a_load(api: DemoAPI, programs: list[list[str]]) -> None:
     """`load --open` loads, makes the views, and then runs the app."""

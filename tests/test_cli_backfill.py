@@ -64,6 +64,7 @@ def test_the_demo_is_loaded_window_by_window() -> None:
     assert "--demo" in continuation(done)
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 def test_an_ordinary_load_continues_a_backfill(serve: Serve) -> None:
     """The command that it ends with follows what has not ended, and makes no job new."""
@@ -91,6 +92,7 @@ def test_a_run_that_failed_continues_with_its_window(serve: Serve) -> None:
     assert content() == listed(api.account)
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 def test_a_finished_history_is_loaded_again(serve: Serve) -> None:
     """A run after one that came to its end loads all windows, as they are now."""
@@ -111,6 +113,7 @@ def test_a_file_that_was_deleted_is_loaded_whole(serve: Serve, tmp_path: Path) -
     assert content() == listed(api.account)
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 def test_a_killed_run_continues_with_its_window(serve: Serve) -> None:
     """Killed in the third window, the next run continues with it, and ends with all jobs."""

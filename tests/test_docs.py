@@ -361,9 +361,11 @@ def test_the_listed_rights_are_enough(serve: Serve, servers: Any) -> None:
     """On PostgreSQL, a role with the rights that are listed loads, and makes views."""
     [rights] = [block.text for block in blocks(PIPELINES, "sql") if "CREATE ROLE" in block.text]
     url = servers(postgres)
-    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-        cursor.execute(rights)
-        connection.commit()
+    for database, sql in (("postgres", "CREATE DATABASE rights"), ("rights", rights)):
+        with closing(psycopg2.connect(url.replace("/postgres?", f"/{database}?"))) as server:
+            server.autocommit = True
+            server.cursor().execute(sql)
+    url = url.replace("/postgres?", "/rights?")
     own = url.replace("postgres:unused", "convertly_loader:unused")
     api = serve(DemoAccount(60))
     for arguments in (["--models"], ["--full-refresh"], ["--models"]):

@@ -195,6 +195,7 @@ def test_postgres_that_refuses_ends_with_2(
         assert_refused(done, 2, words, "DESTINATION__POSTGRES__CREDENTIALS")
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [load_from, backfill])
 def test_mariadb_that_refuses_ends_with_2(serve: Serve, servers: Any, command: Any) -> None:

@@ -14,7 +14,7 @@ from convertly_source.api.client import JobsClient
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply
 from convertly_source.errors import ResponseError, explained
 
-pytestmark = [pytest.mark.slow, pytest.mark.no_cover]
+pytestmark = pytest.mark.slow
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 VALUES = st.recursive(
     SCALARS,

@@ -146,6 +146,7 @@ def test_jobs_of_a_window_are_counted_by_position(serve: Serve) -> None:
     assert loaded == [True, False]
 
 
+@pytest.mark.covers
 def test_missing_jobs_are_reported(serve: Serve) -> None:
     """Fewer jobs in the warehouse than in the account is an error, with both numbers."""
     history = Backfill(serve(DemoAccount(120)))
@@ -214,6 +215,7 @@ def test_windows_at_the_same_time_lose_nothing(
         assert in_postgres(f"SELECT count({name}) > 0 FROM history.jobs") == [(True,)]
 
 
+@pytest.mark.covers
 def test_a_column_that_two_windows_add_is_added_once(serve: Serve, in_postgres: Ask) -> None:
     """Where another load adds a column at the same moment, the window looks again, and succeeds."""
     history = Backfill(serve(DemoAccount(40)), "postgres")
@@ -278,6 +280,7 @@ def test_a_column_keeps_the_type_that_it_had_first(serve: Serve, tmp_path: Path)
     assert (found[0], found[-1]) == ((3, None), (None, "high"))
 
 
+@pytest.mark.covers
 @pytest.mark.parametrize(
     ("destination", "window", "days", "message"),
     [
@@ -299,6 +302,7 @@ def test_windows_that_are_not_possible_are_refused(
     assert not Path("convertly.duckdb").exists()
 
 
+@pytest.mark.covers
 def test_a_list_in_no_order_is_not_split(serve: Serve) -> None:
     """Each window would read the whole list, so an ordinary run is named instead."""
     api = serve(DemoAPI(DemoAccount(250), order=in_no_order))

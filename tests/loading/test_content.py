@@ -20,7 +20,7 @@ from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.source import MAX_INSERTED_ROWS
 from convertly_source.tables.schema import TABLES
 
-pytestmark = [pytest.mark.slow, pytest.mark.no_cover]
+pytestmark = pytest.mark.slow
 Serve = Callable[[DemoAPI], DemoAPI]
 Rows = list[dict[str, Any]]
 PLACES = ["duckdb", "postgres", "sqlalchemy on mariadb", "sqlalchemy", "delta", "iceberg"]

@@ -19,7 +19,6 @@ from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.errors import explained
 from convertly_source.tables.records import fingerprint
 
-pytestmark = pytest.mark.no_cover
 Serve = Callable[..., DemoAPI]
 Tables = dict[str, list[dict[str, Any]]]
 COLUMNS = {
@@ -84,6 +83,7 @@ def assert_equal(tables: Tables, account: DemoAccount, gone: list[str]) -> None:
     assert sorted(row["id"] for row in tables["removed_jobs"]) == sorted(gone)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     "place",
     [

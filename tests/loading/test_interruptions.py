@@ -13,7 +13,7 @@ from helpers.script import access, content, listed, load_from, started
 from convertly_source.demo import DemoAccount, DemoAPI
 
 Serve = Callable[..., DemoAPI]
-pytestmark = [pytest.mark.slow, pytest.mark.no_cover]
+pytestmark = pytest.mark.slow
 
 
 def start_load(api: DemoAPI, pages: int) -> "subprocess.Popen[str]":

@@ -89,6 +89,7 @@ def test_an_empty_account_gives_empty_tables(serve: Serve) -> None:
     assert query("SELECT count(*) FROM convertly_data.jobs__results") == [(0,)]
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 def test_new_fields_are_reported_and_loaded(serve: Serve) -> None:
     """A new field, one that disappears, another type: all is loaded, and the new is reported."""
@@ -169,6 +170,7 @@ def test_a_full_refresh_starts_over(serve: Serve) -> None:
     assert load_into(TARGET, api).rows["jobs"] == 0
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 def test_a_load_of_a_part_tells_what_it_leaves_out(serve: Serve) -> None:
     """Where all would have to be read again, a load with a start date says that it doesn't."""
@@ -183,6 +185,7 @@ def test_a_load_of_a_part_tells_what_it_leaves_out(serve: Serve) -> None:
     assert query("SELECT count(progress) FROM convertly_data.jobs") == [(120,)]
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 def test_an_account_replaces_the_demo(serve: Serve) -> None:
     """After a demo the first load of a real host starts over; a demo never replaces an account."""
@@ -233,6 +236,7 @@ def test_each_folder_has_a_file_of_its_own(
         assert content() == listed(api.account)
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 def test_chunks_are_loads_and_cost_no_requests(serve: Serve) -> None:
     """Chunks of pages are loads of their own, each a prefix of history, for no further request."""
@@ -285,6 +289,7 @@ def test_no_other_destination_is_known(serve: Serve) -> None:
     assert not api.requests
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 def test_a_lake_counts_no_new_jobs(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -195,6 +195,7 @@ def test_a_database_has_one_load_at_a_time(connect: Connect) -> None:
     assert is_free(two)
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 @SERVERS
 def test_a_load_waits_for_the_lock_of_a_database(connect: Connect) -> None:

@@ -19,7 +19,7 @@ from helpers.warehouse import Place
 
 from convertly_source.demo import DemoAccount, DemoAPI
 
-pytestmark = [pytest.mark.slow, pytest.mark.no_cover]
+pytestmark = pytest.mark.slow
 Serve = Callable[..., DemoAPI]
 TRIES = range(int(os.environ.get("OPERATIONS_TRIES", "1")))
 DATABASES = pytest.mark.parametrize(

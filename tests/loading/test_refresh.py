@@ -113,6 +113,7 @@ def test_a_load_of_a_part_does_not_finish_it(
     assert_finished(api, tmp_path)
 
 
+@pytest.mark.covers
 def test_a_refresh_of_a_part_leaves_that_part(api: DemoAPI) -> None:
     """Asked to refresh with a status, the tables hold the jobs of that status."""
     load_into(TARGET, api, {"status": "failed"}, full_refresh=True)
@@ -120,6 +121,7 @@ def test_a_refresh_of_a_part_leaves_that_part(api: DemoAPI) -> None:
     assert content() == failed
 
 
+@pytest.mark.covers
 def test_without_a_load_before_it_begins_nothing(serve: Serve, tmp_path: Path) -> None:
     """A full refresh into an empty dataset is a first load."""
     api = serve(DemoAccount(20))
@@ -173,6 +175,7 @@ def test_a_view_of_a_user_stays(api: DemoAPI) -> None:
     assert query("SELECT count(*) FROM convertly_data.mine") == [(200,)]
 
 
+@pytest.mark.covers
 def test_a_clock_that_is_behind_is_told(api: DemoAPI) -> None:
     """Old rows are told from new ones by time, so nothing is deleted by a clock that is behind."""
     later = f"{time.time() + 3600:.6f}"

@@ -89,6 +89,7 @@ def test_what_a_killed_load_has_left_is_read_again(serve: Serve, left: str) -> N
     assert load_into(TARGET, api).rows["jobs"] == 0
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "sentence"),
@@ -152,6 +153,7 @@ def test_what_fails_at_a_destination_is_explained() -> None:
         raise error
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 def test_the_last_states_are_kept(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the stored states only the last ones stay, of other pipelines all."""

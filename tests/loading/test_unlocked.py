@@ -115,6 +115,7 @@ def test_another_load_in_between_is_made_good(
     assert_equal(api.account)
 
 
+@pytest.mark.covers
 def test_a_failure_beside_another_load_is_tried_again(
     api: DemoAPI, tmp_path: Path, pauses: list[float]
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_failure_beside_another_load_is_tried_again(
     assert_equal(api.account)
 
 
+@pytest.mark.covers
 def test_a_failure_that_lasts_is_raised_at_once(
     api: DemoAPI, tmp_path: Path, pauses: list[float]
 ) -> None:
@@ -201,6 +203,7 @@ def test_others_all_the_time_are_reported(
     assert_equal(api.account)
 
 
+@pytest.mark.covers
 def test_the_place_where_it_began_is_stored(api: DemoAPI, tmp_path: Path) -> None:
     """Should it never come to its end, whoever loads next begins where it began."""
     one, two = Machine(api, tmp_path / "one"), Machine(api, tmp_path / "two")

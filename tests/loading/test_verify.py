@@ -149,7 +149,6 @@ def test_an_account_that_was_emptied_is_removed(order: Order) -> None:
     assert_mended(api, rows, 12, removed=250)
 
 
-@pytest.mark.no_cover
 @pytest.mark.slow
 @BOTH_ORDERS
 @pytest.mark.parametrize(("differences", "requests"), [(0, 8), (1, 60), (20, 400)])
@@ -371,7 +370,6 @@ def test_a_group_that_hides_a_job_once_is_read_again(monkeypatch: pytest.MonkeyP
     assert_equal(rows, api.account)
 
 
-@pytest.mark.no_cover
 @pytest.mark.slow
 def test_what_is_found_leads_to_a_closer_look() -> None:
     """Two differences that cancel are mostly found if there is a third one anywhere."""
@@ -448,7 +446,6 @@ def lives(count: int) -> Iterator[int]:
     yield from range(FIRST, FIRST + int(os.environ.get("VERIFY_LIVES", count)))
 
 
-@pytest.mark.no_cover
 @pytest.mark.slow
 def test_every_life_is_mended_but_for_what_cancels() -> None:
     """Lost, deleted, changed, late and purged jobs: what is left cancels in each status.
@@ -480,6 +477,7 @@ def test_every_life_is_mended_by_reading_everything() -> None:
         assert run.result()[:2] == (count, count)
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 @pytest.mark.parametrize("world", ["base", "mild", "stable", "ties", "purge", "deletes", "mild100"])
 def test_no_living_job_is_removed_while_it_moves(

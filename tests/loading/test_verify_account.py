@@ -116,6 +116,7 @@ def database(
     return database
 
 
+@pytest.mark.covers
 @PLACES
 def test_whatever_happened_is_mended(database: Database) -> None:
     """Rows lost, jobs deleted, changed, late or purged: the tables are the account again.
@@ -171,6 +172,7 @@ def test_a_job_that_is_listed_again_leaves_removed_jobs(database: Database) -> N
     assert requests_of(database.api, lambda: database.run("load")) == 1
 
 
+@pytest.mark.covers
 @DUCKDB
 def test_an_open_job_that_comes_back_leaves_removed_jobs(database: Database) -> None:
     """A job that a load has missed, as behind a lagging server, is listed again for the next."""
@@ -186,6 +188,7 @@ def test_an_open_job_that_comes_back_leaves_removed_jobs(database: Database) -> 
     database.assert_equal()
 
 
+@pytest.mark.covers
 @DUCKDB
 def test_a_job_without_a_time_is_kept_where_it_is_listed(database: Database) -> None:
     """Sorted as the newest job, it gets another older neighbour with each new job, and its time."""
@@ -205,6 +208,7 @@ def test_a_job_without_a_time_is_kept_where_it_is_listed(database: Database) -> 
     assert requests_of(database.api, lambda: database.run("verify")) <= 12
 
 
+@pytest.mark.covers
 @DUCKDB
 def test_results_of_rows_that_came_back_are_not_doubled(database: Database) -> None:
     """A window brings lost rows back beside the results that were left of them."""
@@ -216,6 +220,7 @@ def test_results_of_rows_that_came_back_are_not_doubled(database: Database) -> N
     database.assert_equal()
 
 
+@pytest.mark.covers
 def test_an_account_without_results_is_verified(serve: Serve) -> None:
     """`pipeline.run` makes `jobs__results` with the first result: verify needs none."""
     account = DemoAccount(0)
@@ -228,6 +233,7 @@ def test_an_account_without_results_is_verified(serve: Serve) -> None:
     assert verify(api)[:4] == (3, 3, 1, 0)
 
 
+@pytest.mark.covers
 @pytest.mark.parametrize("order", [lambda jobs: jobs[::-1], lambda jobs: jobs])
 def test_a_late_job_arrives_in_one_load(serve: Serve, order: Callable[[Any], Any]) -> None:
     """The load that finds more jobs than were loaded compares all, and says so."""
@@ -304,6 +310,7 @@ def test_many_rows_are_loaded_in_chunks(serve: Serve) -> None:
     assert result.requests <= 1.5 * (900 + 3)
 
 
+@pytest.mark.covers
 @pytest.mark.parametrize("table", ["jobs", "jobs__results", "removed_jobs"])
 def test_a_table_that_was_dropped_is_filled_again(serve: Serve, table: str) -> None:
     """Everything is read and loaded again, as an ordinary load does, and nothing is left to do."""
@@ -335,6 +342,7 @@ def test_the_progress_is_told(serve: Serve) -> None:
     assert sum(read) >= 500
 
 
+@pytest.mark.covers
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -398,6 +406,7 @@ def test_rows_of_earlier_versions_are_not_counted(serve: Serve, tmp_path: Path) 
     assert not [*Warehouse(pipeline).rejected_jobs()]
 
 
+@pytest.mark.covers
 def test_a_job_that_failed_to_be_shaped_is_held() -> None:
     """It has an id, but its row is in `rejected_jobs`, where its fingerprint is the key."""
     job = DemoAccount(1).jobs[0]

@@ -38,7 +38,6 @@ def test_nothing_is_lost_in_a_small_world(world: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.no_cover
 @pytest.mark.parametrize("world", LARGE)
 def test_nothing_is_lost_in_a_large_world(world: str) -> None:
     """With pages of 100 jobs, at all rates of creation, nothing is lost."""
