@@ -103,6 +103,7 @@ def test_a_finished_history_is_loaded_again(serve: Serve) -> None:
         api.account.finish(api.account.unfinished()[0])
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 def test_a_file_that_was_deleted_is_loaded_whole(serve: Serve, tmp_path: Path) -> None:
     """Notes of what was loaded count only while the warehouse holds it."""

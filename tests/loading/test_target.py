@@ -18,6 +18,7 @@ from convertly_source.loading.backfill import plan_windows
 from convertly_source.loading.target import (
     NAME,
     count_rows,
+    drop_staging,
     restore,
     restore_schema,
     select_value,
@@ -178,6 +179,18 @@ def test_an_empty_dataset_has_no_tables(tmp_path: Path) -> None:
     restore(pipeline)
     assert stored_tables(pipeline) == set()
     assert select_value(pipeline, "SELECT count(*) FROM {}", "jobs") is None
+
+
+def test_the_staging_dataset_is_dropped_if_it_is_there(serve: Serve, tmp_path: Path) -> None:
+    """Where there is none, as before the first load or after it was dropped, that is no error."""
+    load_into(TARGET, serve(DemoAccount(5)))
+    pipeline = TARGET.pipeline(tmp_path / "one")
+    restore(pipeline)
+    staging = "SELECT count(*) FROM duckdb_schemas() WHERE schema_name = 'convertly_data_staging'"
+    for there in (1, 0, 0):
+        assert query(staging) == [(there,)]
+        drop_staging(pipeline)
+    assert len(content()) == 5
 
 
 def test_an_answer_without_rows_may_be_none(

@@ -393,6 +393,7 @@ def test_it_waits_for_a_load_under_way(serve: Serve) -> None:
         assert_refused(run("verify", "--wait=0.1", **access(api)), 1, "is under way")
 
 
+@pytest.mark.covers
 def test_rows_of_earlier_versions_are_not_counted(serve: Serve, tmp_path: Path) -> None:
     """Where `rejected_jobs` has no `created_at`, its rows are read as if they were lost."""
     account = settled(20)
