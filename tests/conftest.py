@@ -1,5 +1,6 @@
 """What the tests share: an API over HTTP on 127.0.0.1, and a warehouse in a DuckDB file."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from convertly_source.demo import DemoAccount, DemoAPI
 
+gc.set_threshold(100_000)  # as the command line
 # No example fails because a machine is slow or busy.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")

@@ -183,7 +183,7 @@ def test_what_is_damaged_by_hand_is_healed(loader: Loader, damage: str) -> None:
     assert "Loaded 0 jobs" in loader.load().stdout
 
 
-@pytest.mark.parametrize("place", ["duckdb", "postgres"], indirect=True)
+@pytest.mark.parametrize("place", ["postgres"], indirect=True)
 def test_a_view_of_a_user_stays_after_a_refresh(loader: Loader) -> None:
     """A user's view on the tables neither stops a full refresh nor is lost by it."""
     assert loader.load().returncode == 0
