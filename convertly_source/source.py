@@ -385,10 +385,10 @@ def _empty_table() -> Any:
 
 
 def _file_format(rows: int) -> FileFormat:
-    """Return the format of load files for at most so many rows.
+    """Return the format of load files that will hold up to `rows` rows.
 
-    DuckDB reads Parquet far faster than dlt's INSERTs, but to write it takes `import pyarrow`: 45
-    MB that a small load can do without.
+    DuckDB reads Parquet far faster than dlt's INSERTs, but writing it imports pyarrow, which takes
+    45 MB: small loads do without it.
     """
     is_duckdb = _destination_type() in ("duckdb", "motherduck")
     return "parquet" if is_duckdb and rows > MAX_INSERTED_ROWS else "preferred"

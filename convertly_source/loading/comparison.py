@@ -21,7 +21,7 @@ from convertly_source.reading.pages import Page, Pages
 SAMPLES = 3  # pages at random places in a first look
 MORE_SAMPLES = 8  # in a look after one that has found something; two more for each place
 MAX_LOOKS = 4
-FEW_REQUESTS = 12  # so many at least, before everything is read instead
+FEW_REQUESTS = 12  # that a comparison may always take before it reads everything
 STATUSES = (*OPEN_STATUSES, "failed", "completed")  # the shortest lists first
 
 

@@ -71,12 +71,12 @@ class VerifyRun(IncrementalRun):
 
     @property
     def no_longer_rejected(self) -> list[str]:
-        """The fingerprints of jobs that can't be stored and are no longer listed."""
+        """Fingerprints of rejected jobs that the API no longer lists."""
         return sorted(self._gone_rejected - self._rejected.keys())
 
     @property
     def redated(self) -> dict[str, datetime]:
-        """The times, by fingerprint, of jobs without one whose older neighbour is another now."""
+        """The new `created_at`, by fingerprint, of rejected jobs that have moved in the list."""
         return {key: time for key, time in self._rejected.items() if key in self._gone_rejected}
 
     def check(self) -> None:

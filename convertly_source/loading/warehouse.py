@@ -104,7 +104,7 @@ def forget_rejected(pipeline: dlt.Pipeline, fingerprints: list[str]) -> None:
 
 
 def redate_rejected(pipeline: dlt.Pipeline, times: dict[str, datetime]) -> None:
-    """Update the `created_at` of jobs that can't be stored, by fingerprint."""
+    """Set the `created_at` of rejected jobs; `times` has it by fingerprint."""
     with pipeline.sql_client() as client:
         name = client.make_qualified_table_name("rejected_jobs")
         for key, time in times.items():

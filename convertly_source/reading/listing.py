@@ -78,8 +78,8 @@ class Listing(Pages):
     ) -> Generator[list[Listed], None, Page]:
         """Yield the jobs of one `created_at` until they are complete; return their last page.
 
-        They may stand in an order that follows from offset and limit. So each round begins with
-        another shift, until every offset was asked for, and then goes on with a smaller limit.
+        Their order may depend on the offset and limit of the request. So each round begins at
+        another offset; once all offsets have been requested, the next rounds use a smaller limit.
         """
         group = Group(created_at, handed)
         limits = range(self.size, 1, -1)

@@ -154,7 +154,7 @@ class DuckDB:
         return [key for (key,) in self._warehouse.rows("rejected_jobs", "fingerprint")]
 
     def held(self) -> set[tuple[str, str]]:
-        """Return the jobs that count as listed, and those that can't be stored, with status."""
+        """Return the key and status of each job that is stored or rejected, but not removed."""
         jobs = self._warehouse.rows("jobs", "id", "status")
         rejected = self._warehouse.rows("rejected_jobs", "fingerprint", "status")
         removed = {*self.removed}

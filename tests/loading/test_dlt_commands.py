@@ -20,7 +20,7 @@ TARGET = Target()
 
 
 def dlt_pipeline(*arguments: str, into: Target = TARGET) -> Done:
-    """Run `dlt pipeline` in the working folder of a target, and agree to what it asks."""
+    """Run `dlt pipeline` in the working folder of a target, and answer its prompts with yes."""
     folder = working_folder(into.place())
     command = [str(Path(sys.executable).with_name("dlt")), "-y", "pipeline"]
     return subprocess.run(

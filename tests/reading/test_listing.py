@@ -607,7 +607,7 @@ def test_a_group_at_the_oldest_end_is_read_in_any_order() -> None:
 
 
 def test_a_first_round_that_a_purge_cuts_short_is_no_measure() -> None:
-    """Rounds begin anew when older jobs vanish: how many pages are useful is counted on."""
+    """When older jobs vanish, the next round is a first one, and its useful pages count too."""
     jobs = [job(number, 0) for number in range(6)]
     group = Group(time_of(0), set())
     group.begin(9, 20)

@@ -332,7 +332,7 @@ class DuckDBLife(Life):
         self.account.create(span)
 
     def events(self) -> list[Event]:
-        """Make events for a run that goes on meanwhile."""
+        """Draw what happens to the account while a run reads it."""
         return [(self.chance.choice(EVENTS), self.chance.randrange(100)) for _ in range(9)]
 
     def verify(self) -> None:
