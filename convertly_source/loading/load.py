@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -47,6 +47,7 @@ from convertly_source.loading.unlocked import load_alone
 from convertly_source.loading.verify import VerifyResult, VerifyRun
 from convertly_source.loading.views import create_views, refuse_views
 from convertly_source.loading.warehouse import (
+    following,
     forget_rejected,
     forget_relisted,
     redate_rejected,
@@ -232,12 +233,14 @@ def _load(
     can_count = not is_lake(pipeline)
     jobs_before = count_rows(pipeline, "jobs") if can_count else 0
     load_ids = list[str]()
-    for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
-        rows.update(chunk.rows)
-        load_ids += chunk.loads_of_jobs
-        if was_loaded and chunk.info:
-            for sentence in _new_fields(chunk.info):
-                report(sentence)
+    can_follow = can_count and was_loaded
+    with following(pipeline, refresh.mark(pipeline)) if can_follow else nullcontext():
+        for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
+            rows.update(chunk.rows)
+            load_ids += chunk.loads_of_jobs
+            if was_loaded and chunk.info:
+                for sentence in _new_fields(chunk.info):
+                    report(sentence)
     _follow_up(pipeline, source, load_ids, rows, report)
     jobs_after = count_rows(pipeline, "jobs") if can_count and rows["jobs"] else jobs_before
     new_jobs = jobs_after - jobs_before if can_count else None

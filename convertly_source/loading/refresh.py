@@ -85,17 +85,17 @@ def take_drop(pipeline: dlt.Pipeline) -> str | None:
 def check_mark(pipeline: dlt.Pipeline) -> None:
     """Raise if a refresh is under way that began later than it is now, by this machine's clock."""
     if not is_lake(pipeline):
-        _check_clock(_mark(pipeline))
+        _check_clock(mark(pipeline))
 
 
 def finish(pipeline: dlt.Pipeline) -> None:
     """Delete the rows that were not read again, and remove the mark."""
-    mark = _mark(pipeline)
+    newest_old_load = mark(pipeline)
     tables = stored_tables(pipeline)
     with pipeline.sql_client() as client, client.begin_transaction():
         for table in {"jobs", "rejected_jobs", "removed_jobs"} & tables:
             name = client.make_qualified_table_name(table)
-            client.execute_sql(f"DELETE FROM {name} WHERE _dlt_load_id <= %s", mark)  # noqa: S608
+            client.execute_sql(f"DELETE FROM {name} WHERE _dlt_load_id <= %s", newest_old_load)  # noqa: S608
     delete_orphans(pipeline)
     commit_state(pipeline, _take_mark)
 
@@ -112,7 +112,8 @@ def delete_orphans(pipeline: dlt.Pipeline) -> None:
         )
 
 
-def _mark(pipeline: dlt.Pipeline) -> str:
+def mark(pipeline: dlt.Pipeline) -> str:
+    """Return the load id up to which rows are old; none is, if no refresh is under way."""
     return str(pipeline.state.get(MARK, "0"))
 
 

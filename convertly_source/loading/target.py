@@ -232,7 +232,8 @@ def repair_tables(pipeline: dlt.Pipeline) -> list[str]:
         made = client.update_stored_schema(only_tables=[*tables, *own_tables], force=True) or ()
         with client.with_staging_dataset():
             if client.is_storage_initialized():
-                client.update_stored_schema(only_tables=tables, force=True)
+                version_table = pipeline.default_schema.version_table_name
+                client.update_stored_schema(only_tables=[*tables, version_table], force=True)
     return sorted(tables & set(made))
 
 

@@ -1,17 +1,21 @@
 """The tables in an SQL destination: which jobs they hold, and what a load deletes from them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import dlt
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.time import ensure_datetime_in_tz
 
+from convertly_source.api.client import FINAL_STATUSES
 from convertly_source.loading.held import HeldJob, HeldJobs
 from convertly_source.loading.target import count_rows, note_recorded
 from convertly_source.loading.verify import VerifyRun
+from convertly_source.reading.job import UNKNOWN
+from convertly_source.reading.run import IncrementalRun, TrackedJob
 from convertly_source.source import RUN
 
 ROWS_AT_A_TIME = 10_000
@@ -79,11 +83,43 @@ def verifying(pipeline: dlt.Pipeline, *, read_all: bool) -> Iterator[list[Verify
         return runs[-1]
 
     note_recorded(pipeline, [job.key for job in warehouse.rejected_jobs()])
+    with _runs_made_by(make_run):
+        yield runs
+
+
+@contextmanager
+def following(pipeline: dlt.Pipeline, since_load: str) -> Iterator[None]:
+    """Let the run that the source makes meanwhile follow each unfinished job that is held.
+
+    Rows of `since_load` and earlier don't count.
+    """
+    unfinished = _unfinished_jobs(pipeline, since_load)
+    with _runs_made_by(partial(IncrementalRun, unfinished=unfinished)):
+        yield
+
+
+@contextmanager
+def _runs_made_by(make_run: Callable[..., IncrementalRun]) -> Iterator[None]:
     token = RUN.set(make_run)
     try:
-        yield runs
+        yield
     finally:
         RUN.reset(token)
+
+
+def _unfinished_jobs(pipeline: dlt.Pipeline, since_load: str) -> dict[str, TrackedJob]:
+    """Return the unfinished jobs that were loaded later than that, and are not known as removed."""
+    with pipeline.sql_client() as client, suppress(DestinationUndefinedEntity):
+        jobs, removed = map(client.make_qualified_table_name, ("jobs", "removed_jobs"))
+        rows = client.execute_sql(
+            f"SELECT id, created_at, status FROM {jobs}"  # noqa: S608
+            f" WHERE coalesce(status, '') NOT IN ({_marks(FINAL_STATUSES)}) AND _dlt_load_id > %s"
+            f" AND NOT EXISTS (SELECT 1 FROM {removed} WHERE {removed}.id = {jobs}.id)",
+            *FINAL_STATUSES,
+            since_load,
+        )
+        return {key: (_utc(time), status or "", "", UNKNOWN) for key, time, status in rows or ()}
+    return {}
 
 
 def forget_relisted(pipeline: dlt.Pipeline, load_ids: list[str]) -> None:
@@ -120,7 +156,7 @@ def _delete(pipeline: dlt.Pipeline, table: str, column: str, keys: list[str]) ->
             client.execute_sql(f"DELETE FROM {name} WHERE {column} IN ({_marks(some)})", *some)  # noqa: S608
 
 
-def _marks(values: list[str]) -> str:
+def _marks(values: Collection[str]) -> str:
     return ", ".join(["%s"] * len(values))
 
 

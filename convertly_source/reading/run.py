@@ -2,11 +2,12 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from datetime import datetime, timedelta
 from itertools import compress
+from types import MappingProxyType
 from typing import NamedTuple, TypedDict
 
 from dlt.common import logger
@@ -73,6 +74,9 @@ class IncrementalRun:
     those, then by time. Where reading began, the list tells how many jobs are older: more than
     `held` if some have appeared later than LAG allows for.
 
+    `unfinished` are jobs that the warehouse holds as such; the state may not know them, since a
+    load that was killed leaves rows and no state.
+
     After each of the `changes`, `state` says what holds once those are loaded. Of the `listed`
     jobs of the list, `held` need not be read again; at rest, that is all of them.
     """
@@ -85,12 +89,16 @@ class IncrementalRun:
         window: Window,
         *,
         trust_account: bool = False,
+        unfinished: Mapping[str, TrackedJob] = MappingProxyType({}),
     ) -> None:
         self.state = deepcopy(state)
         self.state["jobs_read"] = 0
         self.listed, self.expected = listing.listed, 0  # `expected` jobs are to be read
         self._listing, self._status, self._trust_account = listing, status, trust_account
         self._start, self._until = max(window[0], BEGINNING + TICK), window[1] - TICK
+        for key, job in unfinished.items():
+            if self._start <= job[0] <= self._until and status in (None, job[1]):
+                self.state["tracked"].setdefault(key, job)
         self._is_second_look = state["count_has_risen"]
         if self._is_second_look:
             self.state |= {"cursor": None, "held": 0, "count_has_risen": False}

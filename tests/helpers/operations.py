@@ -4,6 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dlt
+
 from convertly_source.demo import DemoAccount, DemoAPI
 from convertly_source.loading import Target
 from helpers.model import summary
@@ -63,15 +65,24 @@ class Loader:
 
     def select(self, sql: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query, in which `{table}` is a table of the dataset."""
-        _, dataset, _, destination, *_ = self._place.arguments
-        pipeline = Target(destination, dataset).pipeline(self._folder / "reader")
-        with pipeline.sql_client() as client:
+        with self._pipeline().sql_client() as client:
             tables = {
                 name: client.make_qualified_table_name(name)
                 for name in ("jobs", "jobs__results", "removed_jobs", "my_view")
             }
             rows = client.execute_sql(sql.format(**tables))
             return [tuple(row) for row in rows or []]
+
+    def drop_staging_tables(self) -> None:
+        """Leave the staging dataset as it is when it has just been created."""
+        with self._pipeline().sql_client() as client, client.with_staging_dataset():
+            for name in ("jobs", "jobs__results", "removed_jobs", "runs", "_dlt_version"):
+                table = client.make_qualified_table_name(name)
+                client.execute_sql(f"DROP TABLE IF EXISTS {table}")
+
+    def _pipeline(self) -> dlt.Pipeline:
+        _, dataset, _, destination, *_ = self._place.arguments
+        return Target(destination, dataset).pipeline(self._folder / "reader")
 
     def loaded(self) -> Loaded:
         """Return each job that is loaded, with its status and the number of its results."""

@@ -74,6 +74,35 @@ def test_a_killed_refresh_leaves_nothing_less(loader: Loader, seed: int) -> None
 
 
 @DATABASES
+@pytest.mark.parametrize("seed", TRIES)
+def test_a_killed_load_loses_nothing(loader: Loader, seed: int) -> None:
+    """Killed in extract, normalize or load, again and again, nothing is lost or doubled."""
+    chance = random.Random(seed)
+    for _ in range(3):
+        process = loader.start()
+        try:
+            process.communicate(timeout=chance.uniform(1, 4))
+        except subprocess.TimeoutExpired:
+            kill(process)
+            process.communicate()
+        live(loader.api.account, chance)
+    code, _, lines = loader.run()
+    assert code == 0, lines
+    loader.assert_equal()
+
+
+@SERVERS
+def test_a_staging_dataset_may_be_half_made(loader: Loader) -> None:
+    """A load that was killed while it made the staging dataset doesn't stop the next one."""
+    assert loader.load().returncode == 0
+    loader.drop_staging_tables()
+    live(loader.api.account, random.Random(0))
+    done = loader.load()
+    assert done.returncode == 0, done.stderr
+    loader.assert_equal()
+
+
+@DATABASES
 def test_a_second_load_is_told_or_waits(loader: Loader) -> None:
     """While a load is under way a second one ends with 1 in two lines; with --wait it follows."""
     with held_back(loader.api):

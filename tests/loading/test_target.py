@@ -103,6 +103,7 @@ def test_what_a_killed_load_has_left_is_read_again(serve: Serve, left: str) -> N
         ("DROP SCHEMA {} CASCADE", ""),
         ("DROP SCHEMA {}_staging CASCADE", ""),
         ("DROP TABLE {}_staging.jobs", ""),
+        ("DROP SCHEMA {0}_staging CASCADE; CREATE SCHEMA {0}_staging", ""),
         ("DROP TABLE {}._dlt_pipeline_state", "The saved state is gone."),
         ("DROP TABLE {}._dlt_version", ""),
         ("DELETE FROM {}._dlt_loads", "The saved state is gone."),
@@ -126,6 +127,41 @@ def test_what_was_damaged_by_hand_is_healed(serve: Serve, damage: str, sentence:
     assert query("SELECT count(*) > 0 FROM convertly_data.jobs WHERE progress = 100") == [(True,)]
     assert query("SELECT count(filename) > 0 FROM convertly_data.jobs__results") == [(True,)]
     assert load_into(TARGET, api).rows["jobs"] == 0
+
+
+def kill_before_the_state(api: DemoAPI) -> None:
+    """Leave what a load leaves that is killed when its rows are there, and its state is not."""
+    load_into(TARGET, api)
+    query(
+        "DELETE FROM convertly_data._dlt_loads"
+        " WHERE load_id = (SELECT max(load_id) FROM convertly_data._dlt_loads)"
+    )
+
+
+def load_a_window(api: DemoAPI) -> None:
+    """Load the newest jobs as a window, which leaves no state."""
+    window = {"start_date": api.account.jobs[-2]["created_at"], "end_date": "2100-01-01"}
+    load_into(TARGET, api, window)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leave_rows", [kill_before_the_state, load_a_window])
+def test_rows_that_no_state_knows_are_followed(
+    serve: Serve, leave_rows: Callable[[DemoAPI], None]
+) -> None:
+    """An unfinished job is followed by what is stored of it, even if it is gone the next time."""
+    api = serve(DemoAccount(150))
+    load_into(TARGET, api)
+    gone, ended = api.account.create(), api.account.create()
+    leave_rows(api)
+    api.account.cancel(gone)
+    api.account.finish(ended)
+    assert load_into(TARGET, api).held == len(api.account.jobs)
+    assert query("SELECT id FROM convertly_data.removed_jobs") == [(gone["id"],)]
+    assert [row for row in content() if row[0] != gone["id"]] == listed(api.account)
+    api.requests.clear()
+    assert load_into(TARGET, api).rows["jobs"] == 0
+    assert len(api.requests) <= 3
 
 
 @pytest.mark.parametrize("file", ["", "mine.duckdb"])
