@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,6 +30,7 @@ from convertly_source.loading.target import (
     describe,
     has_lost_state,
     is_lake,
+    kept_open,
     knows_jobs,
     loaded_host,
     name_in_sql,
@@ -51,8 +52,10 @@ from convertly_source.loading.warehouse import (
     forget_rejected,
     forget_relisted,
     redate_rejected,
+    unfinished_jobs,
     verifying,
 )
+from convertly_source.reading.run import TrackedJob
 from convertly_source.tables.schema import TABLES
 
 T = TypeVar("T")
@@ -215,26 +218,17 @@ def _load(
 ) -> LoadResult:
     """Load into the target of a pipeline that was restored, while nobody else does."""
     metrics = source.resources["jobs"].custom_metrics
-    host = metrics["host"]
     was_loaded = "jobs" in stored_tables(pipeline)
-    refresh.check_mark(pipeline)
-    is_whole = metrics["is_whole"]
-    is_damaged = not is_lake(pipeline) and was_loaded and _repair(pipeline, source, report)
-    if is_damaged and not is_whole:
-        report("This load reads a part of the account: load once without a range and a status.")
-    if full_refresh or _is_demo(pipeline, host, report):
-        refresh.begin(pipeline, is_whole=is_whole)
-    else:
-        refuse_other_account(pipeline, host)
-        if is_damaged:
-            refresh.begin(pipeline, is_same_account=True)
-        refresh.go_on(pipeline, is_whole=is_whole)
-    metrics["kind"] = "refresh" if refresh.is_under_way(pipeline) else "load"
     can_count = not is_lake(pipeline)
-    jobs_before = count_rows(pipeline, "jobs") if can_count else 0
+    jobs_before, unfinished = 0, dict[str, TrackedJob]()
+    with kept_open(pipeline):
+        _begin(pipeline, source, report, full_refresh=full_refresh)
+        if can_count and was_loaded:
+            jobs_before = count_rows(pipeline, "jobs")
+            unfinished = unfinished_jobs(pipeline, refresh.mark(pipeline))
+    metrics["kind"] = "refresh" if refresh.is_under_way(pipeline) else "load"
     load_ids = list[str]()
-    can_follow = can_count and was_loaded
-    with following(pipeline, refresh.mark(pipeline)) if can_follow else nullcontext():
+    with following(unfinished):
         for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
             rows.update(chunk.rows)
             load_ids += chunk.loads_of_jobs
@@ -242,15 +236,17 @@ def _load(
                 for sentence in _new_fields(chunk.info):
                     report(sentence)
     _follow_up(pipeline, source, load_ids, rows, report)
-    jobs_after = count_rows(pipeline, "jobs") if can_count and rows["jobs"] else jobs_before
-    new_jobs = jobs_after - jobs_before if can_count else None
-    if can_count:
-        _create_results_table(pipeline)
-        if refresh.is_under_way(pipeline) and (full_refresh or is_whole):
-            refresh.finish(pipeline)
-        trim_state(pipeline)
-    if views:
-        create_views(pipeline)
+    new_jobs = None
+    with kept_open(pipeline):
+        if can_count:
+            jobs_after = count_rows(pipeline, "jobs") if rows["jobs"] else jobs_before
+            new_jobs = jobs_after - jobs_before
+            _create_results_table(pipeline)
+            if refresh.is_under_way(pipeline) and (full_refresh or metrics["is_whole"]):
+                refresh.finish(pipeline)
+            trim_state(pipeline)
+        if views:
+            create_views(pipeline)
     dataset = name_in_sql(pipeline) if can_count else ""
     run = metrics["last_run"]
     return LoadResult(rows, new_jobs, run["listed"], run["held"], describe(pipeline), dataset)
@@ -274,15 +270,36 @@ def _verify_account(
     if "jobs" not in stored_tables(pipeline):
         raise SettingsError("There is nothing to compare yet.", "Load the account first.")
     refuse_other_account(pipeline, metrics["host"])
-    refresh.check_mark(pipeline)
-    if _repair(pipeline, source, report):
-        refresh.begin(pipeline, is_same_account=True)
-    refresh.go_on(pipeline, is_whole=True)
+    with kept_open(pipeline):
+        _begin(pipeline, source, report)
     run = _verify(pipeline, source, Counter(), read_all=read_all)
     if refresh.is_under_way(pipeline):
         refresh.finish(pipeline)
     run.check()
     return run.result()
+
+
+def _begin(
+    pipeline: dlt.Pipeline,
+    source: DltSource,
+    report: Callable[[str], None],
+    *,
+    full_refresh: bool = False,
+) -> None:
+    """Repair the tables, and begin to refresh them, or go on with it, where that is needed."""
+    refresh.check_mark(pipeline)
+    metrics = source.resources["jobs"].custom_metrics
+    can_repair = not is_lake(pipeline) and "jobs" in stored_tables(pipeline)
+    is_damaged = can_repair and _repair(pipeline, source, report)
+    if is_damaged and not metrics["is_whole"]:
+        report("This load reads a part of the account: load once without a range and a status.")
+    if full_refresh or _is_demo(pipeline, metrics["host"], report):
+        refresh.begin(pipeline, is_whole=metrics["is_whole"])
+    else:
+        refuse_other_account(pipeline, metrics["host"])
+        if is_damaged:
+            refresh.begin(pipeline, is_same_account=True)
+        refresh.go_on(pipeline, is_whole=metrics["is_whole"])
 
 
 def _follow_up(
@@ -372,10 +389,11 @@ def load_in_chunks(
         drop = None
         counts = pipeline.normalize().row_counts
         rows = {table: counts[table] for table in counts if not table.startswith("_dlt")}
-        info = _load_package(pipeline)
-        add_comments(pipeline, known)
-        is_complete = jobs.custom_metrics["is_complete"]
-        yield Chunk(Counter(rows), info)
+        with kept_open(pipeline):
+            info = _load_package(pipeline)
+            add_comments(pipeline, known)
+            is_complete = jobs.custom_metrics["is_complete"]
+            yield Chunk(Counter(rows), info)
 
 
 @retry(  # another load may add the same table or column at the same time

@@ -18,6 +18,7 @@ from convertly_source.loading.target import (
     commit_state,
     count_rows,
     describe,
+    kept_open,
     restore,
     using,
 )
@@ -47,8 +48,9 @@ def load_alone(
         started = time.monotonic()
         with using(target):
             pipeline = target.fresh_pipeline(folder, progress)
-            loads_before = count_rows(pipeline, "_dlt_loads")
-            restore(pipeline)
+            with kept_open(pipeline):
+                loads_before = count_rows(pipeline, "_dlt_loads")
+                restore(pipeline)
             own_before = _count_loaded(pipeline)
         if attempt == 0:
             began.update(deepcopy(pipeline.state.get("sources", {})))

@@ -1,6 +1,6 @@
 """The tables in an SQL destination: which jobs they hold, and what a load deletes from them."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from functools import partial
@@ -88,12 +88,8 @@ def verifying(pipeline: dlt.Pipeline, *, read_all: bool) -> Iterator[list[Verify
 
 
 @contextmanager
-def following(pipeline: dlt.Pipeline, since_load: str) -> Iterator[None]:
-    """Let the run that the source makes meanwhile follow each unfinished job that is held.
-
-    Rows of `since_load` and earlier don't count.
-    """
-    unfinished = _unfinished_jobs(pipeline, since_load)
+def following(unfinished: Mapping[str, TrackedJob]) -> Iterator[None]:
+    """Let the run that the source makes meanwhile follow these jobs, too."""
     with _runs_made_by(partial(IncrementalRun, unfinished=unfinished)):
         yield
 
@@ -107,7 +103,7 @@ def _runs_made_by(make_run: Callable[..., IncrementalRun]) -> Iterator[None]:
         RUN.reset(token)
 
 
-def _unfinished_jobs(pipeline: dlt.Pipeline, since_load: str) -> dict[str, TrackedJob]:
+def unfinished_jobs(pipeline: dlt.Pipeline, since_load: str) -> dict[str, TrackedJob]:
     """Return the unfinished jobs that were loaded later than that, and are not known as removed."""
     with pipeline.sql_client() as client, suppress(DestinationUndefinedEntity):
         jobs, removed = map(client.make_qualified_table_name, ("jobs", "removed_jobs"))
