@@ -37,6 +37,7 @@ from convertly_source.loading.target import (
     using,
     working_folder,
 )
+from convertly_source.loading.warehouse import remember_account
 from convertly_source.reading.job import BEGINNING
 from convertly_source.reading.landmarks import check_account
 from convertly_source.reading.listing import Listing
@@ -251,7 +252,8 @@ def _make_tables(target: Target, settings: SourceSettings, listing: Listing) -> 
     with _stateless(target) as pipeline:
         pipeline.sync_destination()
         refuse_other_account(pipeline, source.resources["jobs"].custom_metrics["host"])
-        check_account(listing, landmarks(pipeline), listing.newest_page)
         is_new = not restore_schema(pipeline)
+        remember_account(pipeline)
+        check_account(listing, landmarks(pipeline), listing.newest_page)
     if is_new:
         load_window(NO_JOBS, target, settings)

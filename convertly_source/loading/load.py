@@ -52,6 +52,7 @@ from convertly_source.loading.warehouse import (
     forget_rejected,
     forget_relisted,
     redate_rejected,
+    remember_account,
     unfinished_jobs,
     verifying,
 )
@@ -291,6 +292,8 @@ def _begin(
     metrics = source.resources["jobs"].custom_metrics
     can_repair = not is_lake(pipeline) and "jobs" in stored_tables(pipeline)
     is_damaged = can_repair and _repair(pipeline, source, report)
+    if can_repair:
+        remember_account(pipeline)
     if is_damaged and not metrics["is_whole"]:
         report("This load reads a part of the account: load once without a range and a status.")
     if full_refresh or _is_demo(pipeline, metrics["host"], report):

@@ -289,6 +289,13 @@ def landmarks(pipeline: dlt.Pipeline) -> list[Any]:
     return found
 
 
+def note_landmarks(pipeline: dlt.Pipeline, found: list[Any]) -> None:
+    """Let the next load recognize the account by these jobs."""
+    with pipeline.managed_state() as state:
+        source = state.setdefault("sources", {}).setdefault(SCHEMA, {})
+        source.setdefault("resources", {}).setdefault("jobs", {})["landmarks"] = found
+
+
 def known_account(pipeline: dlt.Pipeline) -> dict[str, Any]:
     """Return what of the state tells the loaded account from others."""
     state = _jobs_state(pipeline)

@@ -1,5 +1,6 @@
 """The tables in an SQL destination: which jobs they hold, and what a load deletes from them."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -11,10 +12,12 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.time import ensure_datetime_in_tz
 
 from convertly_source.api.client import FINAL_STATUSES
+from convertly_source.loading import refresh
 from convertly_source.loading.held import HeldJob, HeldJobs
-from convertly_source.loading.target import count_rows, note_recorded
+from convertly_source.loading.target import count_rows, landmarks, note_landmarks, note_recorded
 from convertly_source.loading.verify import VerifyRun
 from convertly_source.reading.job import UNKNOWN
+from convertly_source.reading.landmarks import MAX_LANDMARKS
 from convertly_source.reading.run import IncrementalRun, TrackedJob
 from convertly_source.source import RUN
 
@@ -116,6 +119,20 @@ def unfinished_jobs(pipeline: dlt.Pipeline, since_load: str) -> dict[str, Tracke
         )
         return {key: (_utc(time), status or "", "", UNKNOWN) for key, time, status in rows or ()}
     return {}
+
+
+def remember_account(pipeline: dlt.Pipeline) -> None:
+    """Take landmarks from the table `jobs` if the state is gone, or windows alone were loaded.
+
+    While a refresh is under way, the table may still hold another account.
+    """
+    if landmarks(pipeline) or refresh.is_under_way(pipeline):
+        return
+    ended = [job for job in Warehouse(pipeline).jobs() if job.status in FINAL_STATUSES]
+    count = Counter(job.created_at for job in ended)
+    alone = [(job.created_at, job.key) for job in ended if count[job.created_at] == 1]
+    if alone:
+        note_landmarks(pipeline, alone[:: -(-len(alone) // MAX_LANDMARKS)])
 
 
 def forget_relisted(pipeline: dlt.Pipeline, load_ids: list[str]) -> None:

@@ -30,6 +30,7 @@ from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply, result_
 
 EVERY = timedelta(seconds=30)  # a day has 2,880 jobs
 MOST_RESULTS = 5
+WARNINGS = ["profile removed", "metadata removed", "resized"]
 PENDING = {"status": "pending", "completed_files": 0, "failed_files": 0, "progress": 0}
 PENDING |= {"error_message": None, "results": None, "completed_at": None}
 
@@ -47,7 +48,7 @@ class FastAPI(DemoAPI):
 
     def _add(self) -> None:
         random = self._random
-        files = [result_file(random, number) for number in range(random.randint(0, MOST_RESULTS))]
+        files = [_file(random, number) for number in range(random.randint(0, MOST_RESULTS))]
         job = self.account.create(EVERY, total_files=max(1, len(files)))
         if random.random() < 0.08:
             files = []
@@ -110,6 +111,13 @@ class FastAPI(DemoAPI):
         total, has_more = len(places), offset + limit < len(places)
         pagination = {"limit": limit, "offset": offset, "total": total, "hasMore": has_more}
         return f'{{"jobs":[{jobs}],"pagination":{json.dumps(pagination)}}}'
+
+
+def _file(random: Random, number: int) -> dict[str, Any]:
+    """Make an item of results with an object and a list in it, as some operations give."""
+    size = {"width": random.randint(100, 4000), "height": random.randint(100, 4000)}
+    warnings = random.sample(WARNINGS, random.randint(0, 2))
+    return result_file(random, number) | {"dimensions": size, "warnings": warnings}
 
 
 class Server:

@@ -123,7 +123,12 @@ def test_another_account_is_refused(serve: Serve) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "damage", ["DROP TABLE {}.removed_jobs", "ALTER TABLE {}.jobs DROP COLUMN progress"]
+    "damage",
+    [
+        "DROP TABLE {}.removed_jobs",
+        "ALTER TABLE {}.jobs DROP COLUMN progress",
+        "DROP TABLE {}._dlt_pipeline_state",
+    ],
 )
 def test_a_damaged_dataset_is_not_given_away(serve: Serve, damage: str) -> None:
     """Where everything is to be read again for a damage, another account is refused as before."""
@@ -202,6 +207,21 @@ def test_a_window_of_another_account_is_refused(serve: Serve) -> None:
     api, other = serve(DemoAccount(150)), serve(DemoAccount(130, seed=1))
     load_into(TARGET, api)
     refused(other, end_date="2026-05-03")
+
+
+@pytest.mark.slow
+def test_an_account_of_windows_is_recognized(serve: Serve) -> None:
+    """Windows leave no state: the jobs that they have loaded tell the account from others."""
+    api, other = serve(DemoAccount(150)), serve(DemoAccount(130, seed=1))
+    load_into(TARGET, api, {"end_date": "2100-01-01"})
+    refused(other)
+    refused(other, end_date="2100-01-01")
+    before = everything()
+    with pytest.raises(SettingsError, match="another account"):
+        plan_windows(TARGET, {"api_key": DEMO_KEY, "base_url": other.url}, None, None, 40)
+    assert everything() == before
+    load_into(TARGET, api)
+    assert content() == listed(api.account)
 
 
 @pytest.mark.slow
