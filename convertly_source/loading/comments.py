@@ -7,6 +7,8 @@ from typing import Any
 import dlt
 from dlt.destinations.exceptions import DatabaseException
 
+from convertly_source.loading.target import open_client
+
 DESTINATIONS = ("duckdb", "ducklake", "motherduck", "postgres")
 
 Descriptions = dict[str, dict[str, str]]  # by table and column; without a column, of the table
@@ -34,7 +36,7 @@ def add_comments(pipeline: dlt.Pipeline, known: Descriptions | None = None) -> N
     destination = pipeline.destination.destination_type.rpartition(".")[2]
     if not changed or destination not in DESTINATIONS:
         return
-    with pipeline.sql_client() as client:
+    with open_client(pipeline) as client:
         for table, texts in changed.items():
             # One table at a time: who locks several may be in the way of another load.
             with suppress(DatabaseException), client.begin_transaction():

@@ -18,6 +18,7 @@ from convertly_source.loading.target import (
     drop_staging,
     is_lake,
     known_account,
+    open_client,
     stored_tables,
 )
 
@@ -92,7 +93,7 @@ def finish(pipeline: dlt.Pipeline) -> None:
     """Delete the rows that were not read again, and remove the mark."""
     newest_old_load = mark(pipeline)
     tables = stored_tables(pipeline)
-    with pipeline.sql_client() as client, client.begin_transaction():
+    with open_client(pipeline) as client, client.begin_transaction():
         for table in {"jobs", "rejected_jobs", "removed_jobs"} & tables:
             name = client.make_qualified_table_name(table)
             client.execute_sql(f"DELETE FROM {name} WHERE _dlt_load_id <= %s", newest_old_load)  # noqa: S608
@@ -104,7 +105,7 @@ def delete_orphans(pipeline: dlt.Pipeline) -> None:
     """Delete the results of jobs whose rows are no longer there."""
     if "jobs__results" not in stored_tables(pipeline):  # `pipeline.run` makes it with the first row
         return
-    with pipeline.sql_client() as client:
+    with open_client(pipeline) as client:
         jobs, results = map(client.make_qualified_table_name, ("jobs", "jobs__results"))
         client.execute_sql(
             f"DELETE FROM {results} WHERE NOT EXISTS"  # noqa: S608
@@ -123,7 +124,7 @@ def _take_mark(state: Any) -> None:
 
 
 def _newest_load(pipeline: dlt.Pipeline) -> str:
-    with pipeline.sql_client() as client:
+    with open_client(pipeline) as client:
         loads = client.make_qualified_table_name("_dlt_loads")
         rows = client.execute_sql(f"SELECT max(load_id) FROM {loads}")  # noqa: S608
         return str(rows[0][0] or "0") if rows else "0"

@@ -6,6 +6,7 @@ import dlt
 
 from convertly_source.errors import SettingsError
 from convertly_source.files import shipped
+from convertly_source.loading.target import open_client
 
 MODELS = ("job_facts", "daily_jobs", "format_savings", "failures")  # in the order of creation
 DESTINATIONS = ("duckdb", "motherduck", "postgres")
@@ -44,7 +45,7 @@ def model(name: str) -> str:
 
 def create_views(pipeline: dlt.Pipeline) -> None:
     """Create the views in the dataset, in place of those that are there."""
-    with pipeline.sql_client() as client:
+    with open_client(pipeline) as client:
         names = [client.make_qualified_table_name(view) for view in MODELS]
         for name in reversed(names):
             client.execute_sql(f"DROP VIEW IF EXISTS {name}")

@@ -14,7 +14,13 @@ from dlt.common.time import ensure_datetime_in_tz
 from convertly_source.api.client import FINAL_STATUSES
 from convertly_source.loading import refresh
 from convertly_source.loading.held import HeldJob, HeldJobs
-from convertly_source.loading.target import count_rows, landmarks, note_landmarks, note_recorded
+from convertly_source.loading.target import (
+    count_rows,
+    landmarks,
+    note_landmarks,
+    note_recorded,
+    open_client,
+)
 from convertly_source.loading.verify import VerifyRun
 from convertly_source.reading.job import UNKNOWN
 from convertly_source.reading.landmarks import MAX_LANDMARKS
@@ -108,7 +114,7 @@ def _runs_made_by(make_run: Callable[..., IncrementalRun]) -> Iterator[None]:
 
 def unfinished_jobs(pipeline: dlt.Pipeline, since_load: str) -> dict[str, TrackedJob]:
     """Return the unfinished jobs that were loaded later than that, and are not known as removed."""
-    with pipeline.sql_client() as client, suppress(DestinationUndefinedEntity):
+    with open_client(pipeline) as client, suppress(DestinationUndefinedEntity):
         jobs, removed = map(client.make_qualified_table_name, ("jobs", "removed_jobs"))
         rows = client.execute_sql(
             f"SELECT id, created_at, status FROM {jobs}"  # noqa: S608
@@ -139,7 +145,7 @@ def forget_relisted(pipeline: dlt.Pipeline, load_ids: list[str]) -> None:
     """Delete from `removed_jobs` the jobs that these loads have found in the list again."""
     if not (load_ids and count_rows(pipeline, "removed_jobs")):
         return
-    with pipeline.sql_client() as client:
+    with open_client(pipeline) as client:
         jobs, removed = map(client.make_qualified_table_name, ("jobs", "removed_jobs"))
         loaded = f"SELECT id FROM {jobs} WHERE _dlt_load_id IN ({_marks(load_ids)})"  # noqa: S608
         sql = f"SELECT id FROM {removed} WHERE id IN ({loaded})"  # noqa: S608
@@ -154,7 +160,7 @@ def forget_rejected(pipeline: dlt.Pipeline, fingerprints: list[str]) -> None:
 
 def redate_rejected(pipeline: dlt.Pipeline, times: dict[str, datetime]) -> None:
     """Set the `created_at` of rejected jobs; `times` has it by fingerprint."""
-    with pipeline.sql_client() as client:
+    with open_client(pipeline) as client:
         name = client.make_qualified_table_name("rejected_jobs")
         for key, time in times.items():
             sql = f"UPDATE {name} SET created_at = %s WHERE fingerprint = %s"  # noqa: S608
@@ -162,7 +168,7 @@ def redate_rejected(pipeline: dlt.Pipeline, times: dict[str, datetime]) -> None:
 
 
 def _delete(pipeline: dlt.Pipeline, table: str, column: str, keys: list[str]) -> None:
-    with pipeline.sql_client() as client:
+    with open_client(pipeline) as client:
         name = client.make_qualified_table_name(table)
         for start in range(0, len(keys), KEYS_AT_A_TIME):
             some = keys[start : start + KEYS_AT_A_TIME]
