@@ -395,8 +395,8 @@ def load_in_chunks(
         with kept_open(pipeline):
             info = _load_package(pipeline)
             add_comments(pipeline, known)
-            is_complete = jobs.custom_metrics["is_complete"]
-            yield Chunk(Counter(rows), info)
+        is_complete = jobs.custom_metrics["is_complete"]
+        yield Chunk(Counter(rows), info)
 
 
 @retry(  # another load may add the same table or column at the same time

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from threading import Event
 
 import pytest
-from helpers.script import access, content, kill, listed, load_from, query, started
+from helpers.script import access, content, listed, load_from, started
 
 from convertly_source.demo import DemoAccount, DemoAPI
 
@@ -68,29 +68,6 @@ def test_ctrl_c_at_any_moment_loses_nothing(serve: Serve) -> None:
             assert "Traceback" not in errors
     assert load_from(api).returncode == 0
     assert content() == listed(api.account)
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_a_kill_at_any_moment_loses_nothing(serve: Serve, seed: int) -> None:
-    """SIGKILL in extract, normalize or load, again and again: nothing is lost, nothing doubled."""
-    chance = random.Random(seed)
-    api = serve(DemoAccount(2500))
-    for _ in range(6):
-        process = start_load(api, 5)
-        try:
-            process.communicate(timeout=chance.uniform(1, 4))
-        except subprocess.TimeoutExpired:
-            kill(process)
-        api.account.finish(chance.choice(api.account.unfinished()))
-        api.account.create()
-    done = load_from(api)
-    assert done.returncode == 0, done.stderr
-    assert content() == listed(api.account)
-    positions = query("SELECT job_id, _dlt_list_idx FROM convertly_data.jobs__results")
-    assert len(set(positions)) == len(positions)
-    finished = {job["id"] for job in api.account.jobs if job["results"] and job["completed_at"]}
-    results = query("SELECT DISTINCT job_id FROM convertly_data.jobs__results")
-    assert {key for (key,) in results} <= finished
 
 
 def test_a_kill_after_a_chunk_keeps_the_chunk(serve: Serve) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import dlt
 import pytest
 from dlt.common.runtime.collector import NULL_COLLECTOR
-from dlt.pipeline.exceptions import PipelineStepFailed
+from dlt.destinations.exceptions import DestinationConnectionError
 from helpers.operations import expected
 from helpers.script import held, query
 
@@ -180,7 +180,7 @@ def test_a_destination_that_goes_away_is_reported(api: DemoAPI, tmp_path: Path) 
     one = Machine(api, tmp_path / "one")
     with ExitStack() as stack:
         one.meanwhile = lambda: stack.enter_context(held(Path("convertly.duckdb")))
-        with pytest.raises(PipelineStepFailed) as failed:
+        with pytest.raises(DestinationConnectionError) as failed:
             one.load_alone()
     known = explained(failed.value)
     assert "Could not set lock" in str(known)
