@@ -116,9 +116,9 @@ def environment_of(peer: Peer, folder: Path) -> Path:
     return place / "bin"
 
 
-def load(peer: Peer, programs: Path, folder: Path, server: Server, latency_ms: int) -> Load:
-    """Load what the server shows, and compare."""
-    environment = {
+def environment(server: Server, folder: Path) -> dict[str, str]:
+    """Return the variables by which each peer finds the API, and where it loads to."""
+    return {
         "API_KEY": server.key,
         "API_URL": server.url,
         "CONVERTLY_API_KEY": server.key,
@@ -127,10 +127,15 @@ def load(peer: Peer, programs: Path, folder: Path, server: Server, latency_ms: i
         "DLT_DATA_DIR": str(folder / "dlt"),
         "RUNTIME__DLTHUB_TELEMETRY": "false",  # it would leave this machine
     }
+
+
+def load(peer: Peer, programs: Path, folder: Path, server: Server, latency_ms: int) -> Load:
+    """Load what the server shows, and compare."""
+    variables = environment(server, folder)
     if latency_ms:
-        environment["SOURCES__CONVERTLY__MAX_CONNECTIONS"] = str(CONNECTIONS)
+        variables["SOURCES__CONVERTLY__MAX_CONNECTIONS"] = str(CONNECTIONS)
     names = {"python": str(programs / "python"), "bin": str(programs)}
-    cost = measured([part.format(**names) for part in peer.command], folder, environment)
+    cost = measured([part.format(**names) for part in peer.command], folder, variables)
     facts = server.facts()
     return Load(cost, facts.pop("requests"), wrong(peer, programs, folder, facts, cost))
 
@@ -170,9 +175,9 @@ def first_and_second(
 ) -> tuple[Load, Load]:
     """Load an account into an empty folder, then what is new."""
     with TemporaryDirectory() as folder:
-        server.show(size, latency_ms)
+        server.show(size, latency_ms=latency_ms)
         first = load(peer, programs, Path(folder), server, latency_ms)
-        server.show(size + NEW, latency_ms)
+        server.show(size + NEW, latency_ms=latency_ms)
         return first, load(peer, programs, Path(folder), server, latency_ms)
 
 

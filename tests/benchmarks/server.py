@@ -4,9 +4,9 @@
 
 Each job is made and encoded once, so that a page is a slice, joined; the demo API makes its pages
 anew for each request, and is as slow as it is exact. The account stands still while it is read.
-`GET /show?jobs=N&latency_ms=L&pending=P` lets it have its oldest N jobs, P of them pending, makes
-each request take L ms more, and counts from zero; `GET /facts` has what there is to load, and the
-number of requests.
+`GET /show?jobs=N&latency_ms=L&pending=P&among=M` lets it have its oldest N jobs, makes P of the
+oldest M pending and each request take L ms more, and counts from zero; `GET /facts` has what there
+is to load, and the number of requests.
 """
 
 import json
@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from random import Random
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 from urllib.request import urlopen
 
 import orjson
@@ -60,12 +60,17 @@ class FastAPI(DemoAPI):
         self._facts.append((job["status"], len(files)))
         self.account.jobs.clear()
 
-    def show(self, jobs: int, latency_ms: int = 0, pending: int = 0) -> dict[str, Any]:
-        """Let the account have its oldest jobs, some pending, spread over all of them."""
+    def show(
+        self, jobs: int, latency_ms: int = 0, pending: int = 0, among: int = 0
+    ) -> dict[str, Any]:
+        """Let the account have its oldest jobs, some pending, spread over these or fewer."""
+        among = among or jobs
         self._size, self._latency, self._count = jobs, latency_ms / 1000, 0
         self._pending = {
             place: orjson.dumps(orjson.loads(self._jobs[place]) | PENDING).decode()
-            for place in range(jobs // max(1, 2 * pending), jobs, jobs // max(1, pending))[:pending]
+            for place in range(among // max(1, 2 * pending), among, among // max(1, pending))[
+                :pending
+            ]
         }
         return self.facts()
 
@@ -128,9 +133,9 @@ class Server:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def show(self, jobs: int, latency_ms: int = 0, pending: int = 0) -> dict[str, Any]:
+    def show(self, jobs: int, **options: int) -> dict[str, Any]:
         """Set what the account has, and begin to count; return what there is to load."""
-        return self._get(f"/show?jobs={jobs}&latency_ms={latency_ms}&pending={pending}")
+        return self._get(f"/show?{urlencode({'jobs': jobs, **options})}")
 
     def facts(self) -> dict[str, Any]:
         """Return what there is to load, and the number of requests."""
