@@ -1,47 +1,53 @@
-"""Measure the peak memory of loading 5,000 and 50,000 jobs with pipelines/load_jobs.py.
+"""Measure the peak memory of first loads with pipelines/load_jobs.py, which should stay flat.
 
-Run it: python tests/benchmarks/memory.py [--chunk-pages N]. The account is served by this process,
-the load is a process of its own, in a folder that is removed afterwards.
+    python tests/benchmarks/memory.py [--sizes 50000 300000]
+
+Each account is loaded twice: with DuckDB as it is, which keeps what it has read and written in
+memory up to a share of that of the machine, and with a limit on that. The figures go into
+README.md.
 """
 
+import argparse
 import os
-import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
+from peers import CACHE, PEERS, environment_of, load, write
+from server import Server, serving
 
-SCRIPT = Path(__file__).resolve().parents[2] / "pipelines" / "load_jobs.py"
+LIMIT = "DESTINATION__DUCKDB__CREDENTIALS__GLOBAL_CONFIG", '{"memory_limit": "100MB"}'
+SCRIPT = PEERS["load_jobs"]
 
 
-def peak_megabytes(size: int, arguments: list[str]) -> float:
-    """Load an account of that size into an empty folder; return the peak resident memory."""
-    with DemoAPI(DemoAccount(size)).serve() as api, TemporaryDirectory() as folder:
-        settings = {
-            "CONVERTLY_API_KEY": DEMO_KEY,
-            "CONVERTLY_BASE_URL": api.url,
-            "DLT_DATA_DIR": folder,
-        }
-        process = subprocess.Popen(
-            [sys.executable, SCRIPT, *arguments],
-            cwd=folder,
-            env=os.environ | settings,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"The load ended with {process.returncode}.")
-        print(f"{size:>7,} jobs: {usage.ru_maxrss / 1024:6.0f} MB, {len(api.requests)} requests")
-        return usage.ru_maxrss / 1024
+def peak_megabytes(server: Server, size: int, programs: Path) -> float:
+    """Load an account of that size into an empty folder; return the peak memory."""
+    server.show(size)
+    with TemporaryDirectory() as folder:
+        done = load(SCRIPT, programs, Path(folder), server, latency_ms=0)
+    if done.wrong:
+        raise SystemExit(done.wrong)
+    print(f"{size:>7,} jobs: {done.cost.megabytes:6.0f} MB", flush=True)
+    return done.cost.megabytes
 
 
 def main() -> None:
-    """Measure a small and a large load, and what the large one takes more."""
-    small, large = (peak_megabytes(size, sys.argv[1:]) for size in (5_000, 50_000))
-    print(f"The larger load takes {large - small:.0f} MB more.")
+    """Measure all, and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--sizes", type=int, nargs="+", default=[5_000, 50_000, 300_000], help="jobs")
+    add("--environments", type=Path, default=CACHE, help="a folder")
+    options = parser.parse_args()
+    programs = environment_of(SCRIPT, options.environments)
+    lines = ["| jobs | peak MB | with `memory_limit` 100MB |", "| ---: | ---: | ---: |"]
+    with serving(max(options.sizes)) as server:
+        for size in options.sizes:
+            free = peak_megabytes(server, size, programs)
+            os.environ.update([LIMIT])
+            limited = peak_megabytes(server, size, programs)
+            del os.environ[LIMIT[0]]
+            lines.append(f"| {size:,} | {free:.0f} | {limited:.0f} |")
+    print("\n".join(lines))
+    write("memory", lines)
 
 
 if __name__ == "__main__":
