@@ -82,8 +82,7 @@ class Listing(Pages):
         another offset; once all offsets have been requested, the next rounds use a smaller limit.
         """
         group = Group(created_at, handed)
-        limits = range(self.size, 1, -1)
-        ways = cycle((limit, shift) for limit in limits for shift in range(limit - 1))
+        ways = self._ways(group)
         limit, shift = next(ways)
         while True:
             if not page.begins_before(created_at):
@@ -101,6 +100,18 @@ class Listing(Pages):
                 return page
             limit, shift = next(ways)
             page = self.at(group.start - 1, limit)
+
+
+    def _ways(self, group: "Group") -> Iterator[tuple[int, int]]:
+        """Yield the ways through a group: a limit, and by how much its second page is shifted.
+
+        Newest first, shifts that lead beyond the newest page are alike.
+        """
+        for limit in cycle(range(self.size, 1, -1)):
+            for shift in range(limit - 1):
+                end = group.start + 2 * (limit - 1) - shift
+                if not self.is_newest_first or end <= self.total or shift == limit - 2:
+                    yield limit, shift
 
 
 class Group:

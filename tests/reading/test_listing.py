@@ -221,6 +221,18 @@ def test_one_time_on_small_pages_is_read_by_every_limit(order: Any) -> None:
         assert set(shelf.jobs) == {job["id"] for job in api.account.jobs}
 
 
+def test_a_group_that_hardly_passes_a_page_is_read() -> None:
+    """Pages that lead beyond the newest job are alike: they don't count as ways through a group."""
+    for seed in range(8):
+        account = DemoAccount(200)
+        for gap in [1] + [0] * 108:
+            account.create(timedelta(minutes=gap))
+        shelf, api = Shelf(), Planned(account, seed=seed)
+        shelf.run(api)
+        assert set(shelf.jobs) == {job["id"] for job in account.jobs}
+        assert len(api.requests) < 20
+
+
 def test_every_page_is_tried_before_a_group_is_given_up() -> None:
     """In this order by request, one of 60 jobs is on no page of 4, 3 or 2 jobs."""
     shelf, api = Shelf(), Planned(DemoAccount(60, every=timedelta(0)), seed=32)
