@@ -1,7 +1,6 @@
 """The command line: arguments, what is printed, exit codes.
 
-Exit codes: 0 done; 2 the settings are wrong; 3 the API can't be reached or keeps failing; 4 it
-answered something that it does not document; 5 a quota or plan limit; 1 anything else.
+Exit codes: 0 done; 2 to 5 as in `convertly_source.errors`; 1 anything else.
 """
 
 import argparse
@@ -52,7 +51,7 @@ EXPLORE_PACKAGES = ("marimo", "altair")
 PACKAGE = '-e ".[explore]"' if IS_CHECKOUT else '"convertly-source[explore]"'
 INSTALL_EXPLORE = f"pip install {PACKAGE}"
 VENDORS_NAMES = {"api_key": "CONVERTLY_API_KEY", "base_url": "CONVERTLY_BASE_URL"}
-HINTS = {  # for a setting that stands in the way: the options that help, of commands that have them
+HINTS = {  # by the setting to change: options that help, shown if the command has them
     "api_key": {"demo": "Or try the demo account: --demo."},
     "dataset": {
         "dataset": "On the command line: --dataset.",
@@ -343,7 +342,7 @@ def account_settings(*, demo: bool) -> Iterator[dict[str, Any]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code; what a person can change is told in two lines."""
+    """Run a command and return its exit code; errors with a remedy take two lines."""
     gc.set_threshold(100_000)  # most of what dlt makes lives on: a run takes a tenth less CPU
     rows = Counter[str]()
     options = argparse.Namespace()

@@ -1,14 +1,14 @@
 """What can go wrong, by what to do next: the class for programs, `remedy` for people.
 
-ConvertlyError
-├── SettingsError      change the settings, then run again           exit code 2
-├── UnavailableError   wait, then run again: nothing is lost          exit code 3
-├── ResponseError      report it: the API answered something undocumented  exit code 4
-├── LimitError         change the plan, or wait for the next period   exit code 5
-└── BusyError          wait for another load to end                  exit code 1
+ConvertlyError          do as `remedy` says, then run again               exit code 1
+├── SettingsError       change the settings, then run again               exit code 2
+├── UnavailableError    wait, then run again: nothing is lost             exit code 3
+├── ResponseError       report it: the API's answer is undocumented       exit code 4
+├── LimitError          change the plan, or wait for the next period      exit code 5
+└── BusyError           wait for another load to end                      exit code 1
 
-`UnavailableError` is one of dlt's transient errors, the others are terminal: dlt's retry helpers
-try the first again and give up on the others.
+`SettingsError`, `ResponseError` and `LimitError` are terminal errors of dlt, on which its retry
+helpers give up. `UnavailableError` is a transient one.
 """
 
 import re
@@ -26,7 +26,7 @@ from dlt.common.exceptions import (
 from dlt.load.exceptions import LoadClientJobException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-EXTRAS = {  # of this package, by those of dlt that they are made of
+EXTRAS = {  # extras of dlt, and those of this package that include them
     "bigquery": "bigquery",
     "clickhouse": "clickhouse",
     "databricks": "databricks",
@@ -40,8 +40,9 @@ EXTRAS = {  # of this package, by those of dlt that they are made of
     "snowflake": "snowflake",
     "sqlalchemy": "sqlalchemy",
 }
-MAX_MESSAGE = 300  # characters of a message of a database
-REFUSALS = re.compile(  # of databases that are there, as their drivers put it
+MAX_MESSAGE = 300  # characters of what a database or the API says
+REPORT = "Run again. If it happens again, report it to the maintainers of convertly-source."
+REFUSALS = re.compile(  # how drivers report a database that refuses the login or lacks rights
     "access denied|authentication failed|command denied|incorrect username or password"
     r"|insufficient privileges|no password supplied|not authorized|permission denied"
     r"|unknown database|(database|role) \S+ does not exist",
@@ -78,7 +79,7 @@ class SettingsError(ConvertlyError, TerminalException):
 
 
 class UnavailableError(ConvertlyError, TransientException):
-    """The API could not be reached, or failed 7 times in a minute (two minutes at most)."""
+    """The API can't be reached, keeps failing, or its list moves faster than it can be read."""
 
     exit_code = 3
 
@@ -87,6 +88,9 @@ class ResponseError(ConvertlyError, TerminalException):
     """The API answered something that its documentation does not describe."""
 
     exit_code = 4
+
+    def __init__(self, message: str, remedy: str = REPORT, setting: str | None = None) -> None:
+        super().__init__(message, remedy, setting)
 
 
 class LimitError(ConvertlyError, TerminalException):
@@ -161,6 +165,10 @@ def refused_load(error: BaseException) -> ConvertlyError | None:
     return None
 
 
+def printable(text: str) -> str:
+    """Return a text as one short line."""
+    return "".join(char if char.isprintable() else " " for char in text[:MAX_MESSAGE])
+
+
 def _first_line(error: BaseException) -> str:
-    line = next(iter(str(error).splitlines()), type(error).__name__)[:MAX_MESSAGE]
-    return "".join(char if char.isprintable() else " " for char in line)
+    return printable(next(iter(str(error).splitlines()), type(error).__name__))

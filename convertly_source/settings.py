@@ -29,6 +29,8 @@ def connect(
 
     Raise `SettingsError` when there is no key, or a setting has a value that is not allowed.
     """
+    check_number("max_connections", max_connections, 1)
+    check_number("requests_per_minute", requests_per_minute or 0, 0)
     api_key = api_key or os.environ.get("CONVERTLY_API_KEY")
     if base_url == BASE_URL:
         base_url = os.environ.get("CONVERTLY_BASE_URL") or BASE_URL

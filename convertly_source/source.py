@@ -41,8 +41,8 @@ LONGEST_NAME = 50  # of a column; with the suffix of a variant it fits into any 
 
 FileFormat = Literal["parquet", "preferred"]
 Created = dlt.sources.incremental[datetime]
-# The kind of run that reads the account: `loading.verify` has one of its own.
-RUN: ContextVar[Callable[..., IncrementalRun]] = ContextVar("RUN", default=IncrementalRun)
+# `loading` chooses the run that reads the account: a source takes no arguments once it is made.
+MAKE_RUN: ContextVar[Callable[..., IncrementalRun]] = ContextVar("MAKE_RUN", default=IncrementalRun)
 
 
 @dlt.source(name="convertly", section="convertly")
@@ -100,8 +100,6 @@ def convertly_source(
     check_choice("status", status, STATUSES)
     check_choice("table_format", table_format, TABLE_FORMATS)
     check_number("page_size", page_size, 1, LARGEST_PAGE)
-    check_number("max_connections", max_connections, 1)
-    check_number("requests_per_minute", requests_per_minute or 0, 0)
     start, end = parse_window(start_date, end_date)
     client = connect(api_key, base_url, auth_method, max_connections, requests_per_minute)
 
@@ -110,7 +108,7 @@ def convertly_source(
 
     def new_run(state: RunState, window: tuple[datetime, datetime]) -> IncrementalRun:
         listing = Listing(client, page_size, max_connections)
-        make_run = RUN.get()
+        make_run = MAKE_RUN.get()
         return make_run(listing, status, state, window, trust_account=trust_account)
 
     reader = AccountReader(client, mapper, new_run, status, table_format)

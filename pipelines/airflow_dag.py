@@ -17,7 +17,7 @@ try:
     from airflow.sdk import Asset, AssetAlias, BaseHook, Param, Variable, dag, task
     from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
-    GROWING: float = 2.0  # True would be 1 there: waits that don't grow
+    BACKOFF: float = 2.0  # Airflow 3 takes a factor: True is 1, so that waits would not grow
 except ImportError:  # Airflow 2
     from airflow.datasets import Dataset as Asset
     from airflow.datasets import DatasetAlias as AssetAlias
@@ -27,7 +27,7 @@ except ImportError:  # Airflow 2
     from airflow.models import Variable
     from airflow.models.param import Param
 
-    GROWING = True
+    BACKOFF = True
 
 if TYPE_CHECKING:
     from convertly_source.loading import Target
@@ -37,7 +37,7 @@ CONNECTIONS = 4  # requests that a task may have under way, and the slots it tak
 POOL = os.environ.get("CONVERTLY_POOL", "default_pool")
 WINDOWS_AT_ONCE = 8
 MOST_WINDOWS = 1024  # Airflow's max_map_length
-JOBS = AssetAlias("convertly_jobs")  # what a DAG is scheduled on that is to follow new rows
+JOBS = AssetAlias("convertly_jobs")  # schedule a DAG on it to run after new rows
 OPTIONAL = ["null", "string"]
 TARGET = {
     "destination": Param("duckdb", type="string", description="a destination of dlt"),
@@ -48,7 +48,7 @@ DEFAULTS = {
     "pool_slots": CONNECTIONS,
     "retries": 6,  # of what can heal, after 1, 2, 4, ... minutes
     "retry_delay": timedelta(minutes=1),
-    "retry_exponential_backoff": GROWING,
+    "retry_exponential_backoff": BACKOFF,
     "max_retry_delay": timedelta(hours=1),
     "execution_timeout": timedelta(hours=6),  # of one try; the next one keeps what was loaded
 }

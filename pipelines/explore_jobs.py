@@ -8,8 +8,8 @@
     marimo edit pipelines/explore_jobs.py
     python pipelines/explore_jobs.py
 
-`convertly-source explore` runs it as an app. `-- --destination D --dataset S` behind it are those
-of the load. It only reads, and only aggregates and short lists leave the database.
+`convertly-source explore` runs it as an app. Add `-- --destination D --dataset S` for a load with
+these options. It only reads, and only aggregates and short lists leave the database.
 """
 
 import marimo
@@ -368,7 +368,7 @@ def _(jobs, pipeline, values):
     )
     mo.vstack(
         [
-            mo.md("## Bytes by format\n\nOf files that were weighed before and after."),
+            mo.md("## Bytes by format\n\nFiles whose size before and after is known."),
             table("Formats", formats, "mime_type", "files", "bytes_in", "bytes_out", "bytes_saved"),
         ]
     )

@@ -42,7 +42,7 @@ def test_each_error_has_an_exit_code() -> None:
 
 
 def test_only_an_unavailable_api_is_worth_a_retry() -> None:
-    """Dlt's retry helpers try that one again, and give up on the others."""
+    """Dlt's retry helpers give up on terminal errors."""
     assert issubclass(UnavailableError, TransientException)
     for kind in (SettingsError, ResponseError, LimitError):
         assert issubclass(kind, TerminalException)

@@ -12,19 +12,19 @@ from dlt.sources.helpers.requests import RequestException, Response
 from convertly_source.api.auth import check_address, is_loopback, make_auth, unusable_address
 from convertly_source.api.http import RateLimiter, RetryingClient, parsed_body
 from convertly_source.errors import (
+    REPORT,
     ConvertlyError,
     LimitError,
     ResponseError,
     SettingsError,
     UnavailableError,
+    printable,
 )
 
 Job = dict[str, Any]
 
 OPEN_STATUSES = ("pending", "processing")
 FINAL_STATUSES = ("completed", "failed")
-REPORT = "Run again. If it happens again, report it to the maintainers of convertly-source."
-MAX_MESSAGE = 300  # characters
 
 
 class Refusal(NamedTuple):
@@ -71,8 +71,8 @@ class JobsPage(NamedTuple):
 class JobsClient:
     """Reads pages of an account's jobs. Safe to use from several threads.
 
-    A failed request (no connection, 408, 5xx, a body cut short) is tried 7 times, which takes
-    about a minute; two minutes at most. A per-minute limit is waited out, by all threads together.
+    Failed requests are repeated as `api.http` describes. All threads together wait out a limit of
+    requests per minute.
     """
 
     def __init__(
@@ -151,8 +151,7 @@ class JobsClient:
 
     def _sanitized(self, text: str) -> str:
         """Return a text of the API without the key, printable and short."""
-        safe = text.replace(self._key, "***")[:MAX_MESSAGE]
-        return "".join(char if char.isprintable() else " " for char in safe)
+        return printable(text.replace(self._key, "***"))
 
 
 def parse_page(body: Mapping[str, Any] | None, offset: int, content_type: str) -> JobsPage:
@@ -163,16 +162,16 @@ def parse_page(body: Mapping[str, Any] | None, offset: int, content_type: str) -
     """
     page = f"The answer at offset {offset}"
     if body is None:
-        raise ResponseError(f"{page} is not a JSON object but {content_type}.", REPORT)
+        raise ResponseError(f"{page} is not a JSON object but {content_type}.")
     jobs = body.get("jobs")
     if not isinstance(jobs, list):
-        raise ResponseError(f"{page} has no list as `jobs`.", REPORT)
+        raise ResponseError(f"{page} has no list as `jobs`.")
     pagination = body.get("pagination")
     numbers = pagination if isinstance(pagination, dict) else {}
     if not all(_is_count(numbers.get(key)) for key in ("offset", "total")):
-        raise ResponseError(f"{page} has no `pagination.offset` and `total` from 0 up.", REPORT)
+        raise ResponseError(f"{page} has no `pagination.offset` and `total` from 0 up.")
     if numbers["offset"] != offset:
-        raise ResponseError(f"{page} claims to be at offset {numbers['offset']}.", REPORT)
+        raise ResponseError(f"{page} claims to be at offset {numbers['offset']}.")
     return JobsPage(jobs, offset, numbers["total"])
 
 

@@ -1,6 +1,7 @@
 """HTTP requests that are repeated when it helps, within the rate limit of the API.
 
-A failed request is tried 7 times, which takes about a minute; two minutes at most.
+A request that fails (no connection, 408, 5xx) is by default tried 7 times, in about a minute, and
+not again once two minutes have passed. A 200 that is no JSON object is tried 3 times.
 """
 
 import time
@@ -69,7 +70,7 @@ class RetryingClient(Client):
             max_connections=max_connections,
             raise_for_status=False,
             status_codes=(408, *range(500, 600)),
-            retry_condition=[_is_rate_limited, _is_cut_short],
+            retry_condition=[_is_rate_limited, _has_broken_body],
             request_max_attempts=_runtime_setting("request_max_attempts", 7),
             request_backoff_factor=_runtime_setting("request_backoff_factor", 1.0),
             request_max_retry_delay=_runtime_setting("request_max_retry_delay", 300.0),
@@ -130,7 +131,7 @@ def _is_rate_limited(response: Response | None, _: BaseException | None) -> bool
     return not (is_month_used_up or "month" in message.lower())
 
 
-def _is_cut_short(response: Response | None, _: BaseException | None) -> bool:
+def _has_broken_body(response: Response | None, _: BaseException | None) -> bool:
     return response is not None and response.status_code == 200 and parsed_body(response) is None
 
 

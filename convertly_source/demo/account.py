@@ -32,7 +32,7 @@ class DemoAccount:
                 self.progress(self.jobs[-1])
 
     def create(self, gap: timedelta = timedelta(minutes=1), **fields: Any) -> Job:
-        """Create a pending job, `gap` after the one before it; `fields` go before the usual."""
+        """Create a pending job, `gap` after the one before it; `fields` override the usual."""
         self._now += gap
         job: Job = {
             "id": str(UUID(int=self._random.getrandbits(128), version=4)),

@@ -38,7 +38,7 @@ def add_comments(pipeline: dlt.Pipeline, known: Descriptions | None = None) -> N
         return
     with open_client(pipeline) as client:
         for table, texts in changed.items():
-            # One table at a time: who locks several may be in the way of another load.
+            # One table at a time: a transaction that locks several may block another load.
             with suppress(DatabaseException), client.begin_transaction():
                 client.execute_many([*_statements(client, table, texts)])
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from convertly_source.api.client import OPEN_STATUSES
 from convertly_source.loading.held import Difference, HeldJobs
-from convertly_source.reading.job import BEGINNING, END, TICK, Listed
+from convertly_source.reading.job import BEGINNING, END, TICK, PositionedJob
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import Page, Pages
 
@@ -181,7 +181,7 @@ class Comparison:
 
     def _group(self, time: datetime) -> Iterator[Compared]:
         """Compare jobs of one `created_at` that fill a page: whole, and if they differ, twice."""
-        group = dict[str, Listed]()
+        group = dict[str, PositionedJob]()
         for _ in range(2):
             page = self._listing.search(time, self._guess(time))
             for jobs in self._listing.read(time, time, page):
@@ -193,7 +193,7 @@ class Comparison:
     def _everything(self) -> Iterator[Compared]:
         """Read all jobs, and compare each page; groups that differ are read again."""
         self.expected = self._listing.listed
-        since, waiting, groups = BEGINNING, list[Listed](), set[datetime]()
+        since, waiting, groups = BEGINNING, list[PositionedJob](), set[datetime]()
         page = self._listing.search(BEGINNING)
         for jobs in self._listing.read(BEGINNING + TICK, self._before - TICK, page):
             waiting += jobs
@@ -210,7 +210,9 @@ class Comparison:
         for time in sorted(groups):
             yield from self._group(time)
 
-    def _compare(self, since: datetime, before: datetime, jobs: Iterable[Listed]) -> Compared:
+    def _compare(
+        self, since: datetime, before: datetime, jobs: Iterable[PositionedJob]
+    ) -> Compared:
         """Compare a range with all jobs that are listed there, and hold those from now on."""
         jobs = list(jobs)
         found = self._held_jobs.difference(since, before, jobs)

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from convertly_source.reading.job import BEGINNING, TICK, Listed, ListedJob
+from convertly_source.reading.job import BEGINNING, TICK, ListedJob, PositionedJob
 from convertly_source.reading.run import Changes
 from convertly_source.tables.records import fingerprint, rejected_record
 from convertly_source.tables.values import storable
@@ -21,7 +21,7 @@ class HeldJob(NamedTuple):
     status: str
 
     @classmethod
-    def of(cls, listed: Listed) -> "HeldJob":
+    def of(cls, listed: PositionedJob) -> "HeldJob":
         """Return what a listed job is held as."""
         job = listed.job
         if job.is_usable:
@@ -34,7 +34,7 @@ class Difference(NamedTuple):
     """How the jobs that are held in a range differ from those that are listed there."""
 
     listed: list[HeldJob]
-    different: list[Listed]  # missing, or held with another status
+    different: list[PositionedJob]  # missing, or held with another status
     gone: set[int]  # hashes of keys
     statuses: set[str]  # of those that may hide others from a count; purged jobs don't
 
@@ -107,7 +107,7 @@ class HeldJobs:
         return self._lists.values() if status is None else [self._lists[status]]
 
     def difference(
-        self, since: datetime, before: datetime, jobs: Iterable[Listed]
+        self, since: datetime, before: datetime, jobs: Iterable[PositionedJob]
     ) -> Difference | None:
         """Return how a range differs from `jobs`, which are all that is listed there."""
         held = self.between(since, before)
@@ -127,7 +127,7 @@ class HeldJobs:
         return Difference(listed, [job for _, job in different], gone, statuses)
 
     def first_difference(
-        self, since: datetime, before: datetime, jobs: Iterable[Listed], status: str
+        self, since: datetime, before: datetime, jobs: Iterable[PositionedJob], status: str
     ) -> datetime | None:
         """Return when the first job was created that only is listed in a status, or only held."""
         held = {key: time for key, (time, _) in self.between(since, before, status).items()}
@@ -140,8 +140,8 @@ class HeldJobs:
         return min(((held | listed)[key] for key in different), default=None)
 
 
-def _as_held(job: Listed, held: Container[int]) -> HeldJob:
-    """Return what a listed job is held as: one that failed to be shaped by its fingerprint."""
+def _as_held(job: PositionedJob, held: Container[int]) -> HeldJob:
+    """Return what a listed job is held as: one that failed to be mapped by its fingerprint."""
     one = HeldJob.of(job)
     if hash(one.key) not in held and hash(key := fingerprint(job.job.raw)) in held:
         return HeldJob(job.created_at, key, job.job.status)

@@ -287,7 +287,7 @@ def _begin(
     *,
     full_refresh: bool = False,
 ) -> None:
-    """Repair the tables, and begin to refresh them, or go on with it, where that is needed."""
+    """Repair the tables, and begin or resume a refresh where one is needed."""
     refresh.check_mark(pipeline)
     metrics = source.resources["jobs"].custom_metrics
     can_repair = not is_lake(pipeline) and "jobs" in stored_tables(pipeline)
@@ -296,13 +296,16 @@ def _begin(
         remember_account(pipeline)
     if is_damaged and not metrics["is_whole"]:
         report("This load reads a part of the account: load once without a range and a status.")
-    if full_refresh or _is_demo(pipeline, metrics["host"], report):
+    is_demo = loaded_host(pipeline) == DEMO_HOST != metrics["host"]
+    if is_demo and not full_refresh:
+        report("Replacing the demo data with your account.")
+    if is_demo or full_refresh:
         refresh.begin(pipeline, is_whole=metrics["is_whole"])
     else:
         refuse_other_account(pipeline, metrics["host"])
         if is_damaged:
             refresh.begin(pipeline, is_same_account=True)
-        refresh.go_on(pipeline, is_whole=metrics["is_whole"])
+        refresh.resume(pipeline, is_whole=metrics["is_whole"])
 
 
 def _follow_up(
@@ -347,14 +350,6 @@ def _verify(
     redate_rejected(pipeline, run.redated)
     refresh.delete_orphans(pipeline)  # of rows that were lost, and have come back
     return run
-
-
-def _is_demo(pipeline: dlt.Pipeline, host: str, report: Callable[[str], None]) -> bool:
-    """Return whether an account is to take the place of the demo data; report it."""
-    if loaded_host(pipeline) == DEMO_HOST != host:
-        report("Replacing the demo data with your account.")
-        return True
-    return False
 
 
 def _repair(pipeline: dlt.Pipeline, source: DltSource, report: Callable[[str], None]) -> bool:
@@ -418,7 +413,7 @@ def _new_fields(info: LoadInfo) -> Iterator[str]:
             new = [
                 f"{table}.{name} ({column.get('data_type')})"
                 for name, column in update.get("columns", {}).items()
-                if name not in known and not f"{table}.{name}".count("_dlt_")
+                if name not in known and "_dlt_" not in f"{table}.{name}"
             ]
             if new:
                 yield f"New in the API: {', '.join(sorted(new))}."

@@ -42,9 +42,10 @@ def database_lock(
 ) -> Iterator[None]:
     """Hold the lock that the database itself has for a dataset, where it has one.
 
-    PostgreSQL and MariaDB have: it is held by a connection of its own, and released when that one
-    ends. On PostgreSQL it belongs to a transaction, so that it also holds through a pooler, and
-    several loads may share it. Raise `BusyError` if it is not free after `wait_seconds`.
+    PostgreSQL, MySQL and MariaDB have one: it is held by a connection of its own, and released when
+    that one ends. On PostgreSQL it belongs to a transaction, so that it also holds through a
+    pooler, and several loads may share it. Raise `BusyError` if it is not free after
+    `wait_seconds`.
     """
     statement = LOCKS.get(_dialect(pipeline))
     if not statement:

@@ -1,7 +1,7 @@
 """A full refresh that never leaves less than there was.
 
 Everything is read again and merged over what is there; what was not read again is deleted at the
-end. A mark in the state says that this is under way, so that whoever loads next finishes it. Lakes
+end. A mark in the state says that this is under way, so that the next load finishes it. Lakes
 can't delete rows: there the mark says that the next load is to drop the tables, and is removed by
 the package that does.
 """
@@ -23,7 +23,7 @@ from convertly_source.loading.target import (
 )
 
 MARK = "refresh"  # in the state: the time when it began, as the load ids of dlt
-PART = "refresh_of_a_part"  # in the state: not all was read since then, so nothing is old
+PART = "refresh_of_a_part"  # in the state: only a part was read since then, so no row is old
 
 
 def is_under_way(pipeline: dlt.Pipeline) -> bool:
@@ -55,7 +55,7 @@ def begin(pipeline: dlt.Pipeline, *, is_whole: bool = True, is_same_account: boo
     commit_state(pipeline, forget)
 
 
-def go_on(pipeline: dlt.Pipeline, *, is_whole: bool) -> None:
+def resume(pipeline: dlt.Pipeline, *, is_whole: bool) -> None:
     """Let a load take part in a refresh that an earlier one has begun, if there is one.
 
     A load of a part leaves the cursor behind what it has not read. So it notes that, and the next

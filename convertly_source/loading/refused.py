@@ -29,7 +29,7 @@ def refusals_explained(pipeline: dlt.Pipeline) -> Iterator[None]:
 
 @contextmanager
 def without_failures_in_the_log() -> Iterator[None]:
-    """Let dlt log no traceback and no failed job: it is tried again, or the error tells."""
+    """Keep tracebacks and failed jobs out of dlt's log: a failure is retried, or raised."""
     log = logging.getLogger("dlt")
     log.addFilter(_is_no_failure)
     try:

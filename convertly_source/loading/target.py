@@ -130,7 +130,7 @@ def working_folder(place: str) -> Path:
 
 @contextmanager
 def using(target: Target) -> Iterator[None]:
-    """Raise `DestinationError` for whatever fails while a destination is reached.
+    """Raise `ConvertlyError` for any other error while a destination is reached.
 
     Each driver has errors of its own for a server that is away, a wrong password or database.
     """
@@ -144,7 +144,7 @@ def using(target: Target) -> Iterator[None]:
 
 @contextmanager
 def kept_open(pipeline: dlt.Pipeline) -> Iterator[None]:
-    """Keep an SQL destination open meanwhile: to open DuckDB anew takes 30 ms, each time."""
+    """Keep an SQL destination open within the block: opening DuckDB takes 30 ms each time."""
     if is_lake(pipeline):
         yield
         return

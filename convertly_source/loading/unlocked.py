@@ -37,10 +37,10 @@ def load_alone(
 ) -> T:
     """Return what `load` returns, once no other load has come in between.
 
-    A load that finds another one in `_dlt_loads` loads again from where it began, so whatever the
-    two have spoiled is read again by the one that commits last. It stores that place first, for
-    whoever loads next, should it not come to its end. Raise `BusyError` if others load all the
-    time.
+    If `_dlt_loads` shows that another load came in between, the two may have spoiled each other's
+    rows. This one then goes back to the state it began with, commits that in case it is killed, and
+    loads again; so the load that commits last reads again all that was spoiled. Raise `BusyError`
+    if others load all the time.
     """
     began: dict[str, Any] = {}
     seconds = 1.0

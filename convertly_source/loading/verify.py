@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from convertly_source.api.client import REPORT
 from convertly_source.errors import ResponseError, SettingsError
 from convertly_source.loading.comparison import Compared, Comparison
 from convertly_source.loading.held import HeldJob, HeldJobs
-from convertly_source.reading.job import Listed, RemovedJob
+from convertly_source.reading.job import PositionedJob, RemovedJob
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import DisorderError
 from convertly_source.reading.run import Changes, IncrementalRun, RunState, Window
@@ -83,9 +82,7 @@ class VerifyRun(IncrementalRun):
         """Raise `ResponseError` if the account is at rest, and still differs."""
         if self.comparison.differs_at_rest():
             listed, held = self.comparison.counts
-            raise ResponseError(
-                f"The API says that there are {listed:,} jobs, and lists {held:,}.", REPORT
-            )
+            raise ResponseError(f"The API says that there are {listed:,} jobs, and lists {held:,}.")
 
     def _all(self) -> Iterator[Changes]:
         """Run as usual, then compare; jobs that are created from now on wait for the next run."""
@@ -137,5 +134,5 @@ class VerifyRun(IncrementalRun):
             stored = self._store.rejected_jobs(since, before)
             self._gone_rejected |= {job.key for job in stored if hash(job.key) in gone}
 
-    def _note_rejected(self, jobs: Iterable[Listed]) -> None:
+    def _note_rejected(self, jobs: Iterable[PositionedJob]) -> None:
         self._rejected |= {fingerprint(job.job.raw): job.created_at for job in jobs}

@@ -25,7 +25,7 @@ from convertly_source.loading.verify import VerifyRun
 from convertly_source.reading.job import UNKNOWN
 from convertly_source.reading.landmarks import MAX_LANDMARKS
 from convertly_source.reading.run import IncrementalRun, TrackedJob
-from convertly_source.source import RUN
+from convertly_source.source import MAKE_RUN
 
 ROWS_AT_A_TIME = 10_000
 KEYS_AT_A_TIME = 500
@@ -59,14 +59,12 @@ class Warehouse:
     def rejected_jobs(
         self, since: datetime | None = None, before: datetime | None = None
     ) -> Iterator[HeldJob]:
-        """Yield the jobs of a range that can't be stored; earlier versions did not date them."""
-        columns = self._pipeline.default_schema.tables.get("rejected_jobs", {}).get("columns", {})
-        if {"created_at", "status"} <= columns.keys():
-            where, bounds = _range(since, before)
-            for key, created_at, status in self._select(
-                "rejected_jobs", "fingerprint, created_at, status", where, *bounds
-            ):
-                yield HeldJob(_utc(created_at), key, status or "")
+        """Yield the jobs of a range that can't be stored."""
+        where, bounds = _range(since, before)
+        for key, created_at, status in self._select(
+            "rejected_jobs", "fingerprint, created_at, status", where, *bounds
+        ):
+            yield HeldJob(_utc(created_at), key, status or "")
 
     def _select(
         self, table: str, columns: str, condition: str = "1 = 1", *values: Any
@@ -105,11 +103,11 @@ def following(unfinished: Mapping[str, TrackedJob]) -> Iterator[None]:
 
 @contextmanager
 def _runs_made_by(make_run: Callable[..., IncrementalRun]) -> Iterator[None]:
-    token = RUN.set(make_run)
+    token = MAKE_RUN.set(make_run)
     try:
         yield
     finally:
-        RUN.reset(token)
+        MAKE_RUN.reset(token)
 
 
 def unfinished_jobs(pipeline: dlt.Pipeline, since_load: str) -> dict[str, TrackedJob]:

@@ -52,14 +52,14 @@ class ListedJob(NamedTuple):
     def content_hash(self) -> str:
         """A hash of everything but the results, which are loaded when the job has ended.
 
-        Their links are signed anew in each answer, so they would differ each time.
+        Their links are signed again in each answer, so they would differ each time.
         """
         content = {**self.raw, "results": None} if isinstance(self.raw, dict) else self.raw
         return digest128(json.dumps(content, sort_keys=True))
 
 
-class Listed(NamedTuple):
-    """A job as it stands in the list."""
+class PositionedJob(NamedTuple):
+    """A job of the list, and its position there."""
 
     created_at: datetime  # its own, else that of its older neighbour; BEGINNING where unknown
     key: str  # its id, or its content; with a number, if a younger job on the page has the same
@@ -72,13 +72,15 @@ class Listed(NamedTuple):
         return self.job.id is not None and self.key != self.job.id
 
 
-def listed(jobs: list[ListedJob], position: int, created_at: datetime | None) -> list[Listed]:
-    """Return jobs, oldest first, as they stand in the list; the oldest one's position is known.
+def positioned(
+    jobs: list[ListedJob], position: int, created_at: datetime | None
+) -> list[PositionedJob]:
+    """Return jobs, given oldest first, with their positions; `position` is that of the first.
 
     A job without a time is dated as its older neighbour. `created_at` is that of the first one,
     None dates all jobs alike.
     """
-    alike, keys, placed = Counter[str](), list[str](), list[Listed]()
+    alike, keys, placed = Counter[str](), list[str](), list[PositionedJob]()
     for job in reversed(jobs):
         key = job.id or job.content_hash
         alike[key] += 1
@@ -87,7 +89,7 @@ def listed(jobs: list[ListedJob], position: int, created_at: datetime | None) ->
     for number, (job, key) in enumerate(zip(jobs, reversed(keys), strict=True)):
         if created_at and job.created_at:
             time = min(max(job.created_at, BEGINNING + TICK), END - TICK)
-        placed.append(Listed(time, key, position + number, job))
+        placed.append(PositionedJob(time, key, position + number, job))
     return placed
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from convertly_source.errors import SettingsError
-from convertly_source.reading.job import Listed
+from convertly_source.reading.job import PositionedJob
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import Page
 
@@ -17,8 +17,11 @@ MAX_LANDMARKS = 8
 Landmark = tuple[datetime, str]  # created_at, id
 
 
-def add_landmark(landmarks: list[Landmark], jobs: Sequence[Listed]) -> list[Landmark]:
-    """Return the landmarks with one of these younger jobs, without the most crowded if too many."""
+def add_landmark(landmarks: list[Landmark], jobs: Sequence[PositionedJob]) -> list[Landmark]:
+    """Return the landmarks with the youngest of these jobs that has ended, alone at its time.
+
+    Beyond `MAX_LANDMARKS`, the one whose neighbours are closest together is left out.
+    """
     for before, job, after in reversed(list(zip(jobs, jobs[1:], jobs[2:], strict=False))):
         is_alone = before.created_at < job.created_at < after.created_at
         if job.job.is_usable and job.job.is_final and is_alone:
@@ -52,5 +55,5 @@ def check_account(listing: Listing, landmarks: Sequence[Landmark], page: Page) -
         )
 
 
-def _landmark(job: Listed) -> Landmark:
+def _landmark(job: PositionedJob) -> Landmark:
     return job.created_at, job.key

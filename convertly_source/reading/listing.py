@@ -4,10 +4,10 @@ from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
 from itertools import cycle
 
-from convertly_source.reading.job import BEGINNING, END, TICK, Listed
+from convertly_source.reading.job import BEGINNING, END, TICK, PositionedJob
 from convertly_source.reading.pages import Page, Pages
 
-REST = 32  # pages without a gap, until one more is fetched ahead
+PAGES_WITHOUT_GAP = 32  # until one more is fetched ahead
 MAX_ROUNDS = 20  # through the jobs of one `created_at`
 
 
@@ -25,7 +25,7 @@ class Listing(Pages):
 
     watermark = BEGINNING
 
-    def read(self, since: datetime, until: datetime, page: Page) -> Iterator[list[Listed]]:
+    def read(self, since: datetime, until: datetime, page: Page) -> Iterator[list[PositionedJob]]:
         """Yield each job from `since` to `until` once, oldest first, and some younger ones.
 
         `page` is where the jobs of `since` begin. After each batch all jobs older than `watermark`
@@ -47,13 +47,15 @@ class Listing(Pages):
                 page = next(ahead)
             if page.overlaps(self.watermark):
                 self._joined += 1
-                self._depth = min(self._depth + (self._joined % REST == 0), self._max_depth)
+                self._depth = min(
+                    self._depth + (self._joined % PAGES_WITHOUT_GAP == 0), self._max_depth
+                )
                 self._overlap = max(2, self._overlap - 1)
                 continue
             ahead.close()
             self._joined, self._depth = 0, 1
-            more = max(2 * self._overlap, self.size // 10 + 1)
-            self._overlap = min(more, 3 * self.size // 4)
+            wider = max(2 * self._overlap, self.size // 10 + 1)
+            self._overlap = min(wider, 3 * self.size // 4)
             page = self.find(self.watermark, last.count_before(self.watermark) - 1)
             if not page.overlaps(self.watermark):
                 page = yield from self._group(self.watermark, handed, page)
@@ -67,7 +69,7 @@ class Listing(Pages):
             return page
         return self.at(page.count_before(created_at) - 1)  # it began too early
 
-    def everything(self) -> Iterator[list[Listed]]:
+    def everything(self) -> Iterator[list[PositionedJob]]:
         """Yield all jobs of a list without an order, once, as if they were of one `created_at`."""
         self.is_ordered, self.is_newest_first, self._only_time = False, True, None
         yield from self._group(BEGINNING, set(), self.search(BEGINNING))
@@ -75,7 +77,7 @@ class Listing(Pages):
 
     def _group(
         self, created_at: datetime, handed: set[str], page: Page
-    ) -> Generator[list[Listed], None, Page]:
+    ) -> Generator[list[PositionedJob], None, Page]:
         """Yield the jobs of one `created_at` until they are complete; return their last page.
 
         Their order may depend on the offset and limit of the request. So each round begins at
@@ -101,7 +103,6 @@ class Listing(Pages):
             limit, shift = next(ways)
             page = self.at(group.start - 1, limit)
 
-
     def _ways(self, group: "Group") -> Iterator[tuple[int, int]]:
         """Yield the ways through a group: a limit, and by how much its second page is shifted.
 
@@ -115,12 +116,12 @@ class Listing(Pages):
 
 
 class Group:
-    """The jobs of one `created_at`, which may stand in another order in each answer.
+    """The jobs of one `created_at`, whose order may differ in each answer.
 
-    As many jobs as there are positions are the whole group, if none of them has vanished: if
-    the list is at rest, or once all of them have been seen again. Positions are counted from the
-    oldest job, so that creations don't change them; when older jobs come or go, counting begins
-    anew.
+    The group is complete once as many different jobs were seen as it has positions, and none of
+    them has vanished meanwhile: the list is at rest, or all of them were seen again. Positions are
+    counted from the oldest job, so creations don't change them. When older jobs come or go,
+    counting starts over.
     """
 
     def __init__(self, created_at: datetime, handed: set[str]) -> None:
@@ -137,7 +138,7 @@ class Group:
         self._rounds += 1
         self.start, self._total = start, total
 
-    def take(self, page: Page) -> list[Listed]:
+    def take(self, page: Page) -> list[PositionedJob]:
         """Return the jobs of the group on a page that were not handed over yet."""
         found = {job.key: job for job in page.jobs if job.created_at == self._created_at}
         new = [job for key, job in found.items() if key not in self._handed]

@@ -10,17 +10,17 @@ from copy import copy
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
-from convertly_source.api.client import REPORT, JobsClient, JobsPage
+from convertly_source.api.client import JobsClient, JobsPage
 from convertly_source.errors import ConvertlyError, ResponseError, UnavailableError
 from convertly_source.reading.job import (
     BEGINNING,
     END,
     TICK,
     UNKNOWN,
-    Listed,
     ListedJob,
+    PositionedJob,
     keys_of,
-    listed,
+    positioned,
     times_of,
 )
 
@@ -35,7 +35,7 @@ class DisorderError(Exception):
 class Page(NamedTuple):
     """One answer, and so one moment: jobs that stand together in the list, oldest first."""
 
-    jobs: list[Listed]
+    jobs: list[PositionedJob]
     position: int  # of the oldest
     is_oldest: bool  # no job in the list is older than these
     is_newest: bool  # no job in the list is younger
@@ -57,7 +57,7 @@ class Page(NamedTuple):
 
     @property
     def shown_whole(self) -> tuple[datetime, datetime]:
-        """The range of which it shows all jobs; more of the oldest one's time may stand before."""
+        """The half-open range of which it shows all jobs; those of its ends may go on elsewhere."""
         since = BEGINNING if self.is_oldest or not self.jobs else self.oldest + TICK
         return since, END if self.is_newest or not self.jobs else self.youngest
 
@@ -77,14 +77,17 @@ class Page(NamedTuple):
 class Pages:
     """Pages by position. `newest_page` is as it was at the start, when the list had `listed` jobs.
 
-    Only the end of the list proves that it ends: a page that is shorter than asked for, while no
-    job follows it. `total` says where to look. An offset is made from a position when it is sent,
-    less the jobs that `total` has lost since the position was seen: old jobs may be purged.
+    The list ends where a page is shorter than requested and no job follows it; `total` only says
+    where to look. A position becomes an offset when the request is sent. If `total` has shrunk
+    since the position was seen, the position shrinks with it: old jobs may have been purged.
     """
 
     def __init__(self, client: JobsClient, page_size: int, max_connections: int) -> None:
-        self.size, self.total = max(SMALLEST_PAGE, page_size), -1
-        self.is_newest_first, self.is_ordered, self.is_static = True, True, True
+        self.size = max(SMALLEST_PAGE, page_size)
+        self.total = -1  # not known yet
+        self.is_newest_first = True
+        self.is_ordered = True
+        self.is_static = True  # nothing has changed since the start
         self._claimed = 0  # the last `total` of the API
         self._only_time: datetime | None = None  # the `created_at` of all jobs
         self._client, self._threads = client, ThreadPoolExecutor(max_connections)
@@ -131,7 +134,7 @@ class Pages:
         raise self.failure()
 
     def check(self, count: int) -> None:
-        """Raise `DisorderError` if a full read of so many jobs, at rest, has left some out."""
+        """Raise `DisorderError` if a full read of `count` jobs has missed some, at rest."""
         if count < self.total and self.is_at_rest():
             oldest = self.at(-2)
             if self.is_at_rest() and count < self.total - oldest.position:
@@ -164,14 +167,14 @@ class Pages:
         """The number of requests that the client has sent."""
         return self._client.requests
 
-    def in_status(self, status: str) -> Iterator[list[Listed]]:
+    def in_status(self, status: str) -> Iterator[list[PositionedJob]]:
         """Yield the usable jobs in one status, by page; while they move, one may be missed."""
         offset, seen = 0, set[str]()
         while True:
             answer = self._client.page(offset, self.size, status)
             jobs = [ListedJob.parse(job) for job in answer.jobs]
             yield [
-                Listed(job.created_at, job.id, UNKNOWN, job)
+                PositionedJob(job.created_at, job.id, UNKNOWN, job)
                 for job in jobs
                 if job.id and job.created_at
             ]
@@ -189,9 +192,7 @@ class Pages:
         """Return the reason why the list can't be read: it moves, or contradicts itself."""
         if not self.is_at_rest():
             return _too_fast()
-        return ResponseError(
-            f"The API says {self.total} jobs, but its pages hold others or fewer.", REPORT
-        )
+        return ResponseError(f"The API says {self.total} jobs, but its pages hold others or fewer.")
 
     def _newest(self) -> Page:
         """Fetch the newest page; find out on the way how the list is sorted."""
@@ -261,7 +262,7 @@ class Pages:
         elif self.is_ordered and (times != sorted(times) or (jobs and not times)):
             raise DisorderError
         first = BEGINNING + TICK if is_oldest else BEGINNING
-        placed = listed(jobs, position, first if self.is_ordered else None)
+        placed = positioned(jobs, position, first if self.is_ordered else None)
         return Page(placed, position, is_oldest, is_newest)
 
 

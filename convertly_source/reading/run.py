@@ -18,8 +18,8 @@ from convertly_source.reading.job import (
     END,
     TICK,
     UNKNOWN,
-    Listed,
     ListedJob,
+    PositionedJob,
     RemovedJob,
 )
 from convertly_source.reading.landmarks import Landmark, add_landmark, check_account
@@ -61,7 +61,7 @@ class Changes(NamedTuple):
     """
 
     jobs: Sequence[ListedJob] = ()
-    rejected: Sequence[Listed] = ()
+    rejected: Sequence[PositionedJob] = ()
     removed: Sequence[RemovedJob] = ()
     jobs_read: int = 0
 
@@ -211,13 +211,15 @@ class IncrementalRun:
                 "were created: they are still to be loaded."
             )
 
-    def _is_wanted(self, listed: Listed) -> bool:
+    def _is_wanted(self, listed: PositionedJob) -> bool:
         """Whether a job in a list of unfinished ones was looked for, or is reopened."""
         is_older = self._start <= listed.created_at < self._since
         is_new = is_older and listed.key not in self.state["tracked"]
         return is_new or listed.key in self._missing
 
-    def _hand_over(self, jobs: list[Listed], *, is_prefix: bool = False) -> Iterator[Changes]:
+    def _hand_over(
+        self, jobs: list[PositionedJob], *, is_prefix: bool = False
+    ) -> Iterator[Changes]:
         """Yield what has changed, and remember what later runs will see again."""
         if rejected := [job for job in jobs if not job.job.is_usable]:
             yield Changes(rejected=rejected)
@@ -253,7 +255,7 @@ class IncrementalRun:
         is_same = job.status == status if job.is_final else job.content_hash == content
         return not is_same and self._status in (None, status, job.status)
 
-    def _track(self, listed: Listed) -> None:
+    def _track(self, listed: PositionedJob) -> None:
         """Remember a job that is unfinished, or that the next run will read again."""
         job, key = listed.job, listed.key
         self._missing.pop(key, None)

@@ -14,12 +14,12 @@ from convertly_source.reading.job import ListedJob, RemovedJob
 from convertly_source.reading.run import Changes
 from convertly_source.tables.columns import TableColumns
 from convertly_source.tables.redaction import redacted_text
-from convertly_source.tables.schema import JOB_TYPES, RESULT_TYPES, undocumented_column
+from convertly_source.tables.schema import JOB_TYPES, RESULT_TYPES, nullable_column
 from convertly_source.tables.values import free_key, storable, storable_json
 
 Fields = Iterable[tuple[str, Any]]
 
-SHAPED_FIELDS = ("id", "created_at", "results")  # of a job; the others become columns as they are
+MAPPED_FIELDS = ("id", "created_at", "results")  # of a job; the others become columns as they are
 FIRST = datetime(1970, 1, 1, tzinfo=timezone.utc)  # of a job that is older than all timestamps
 FILE_FIELDS = RESULT_TYPES.keys() - {"job_id", "value"}  # of which a file has one at least
 
@@ -32,14 +32,14 @@ def fingerprint(job: Any) -> str:
 def rejected_record(
     job: ListedJob, created_at: datetime | None = None, error: Exception | None = None
 ) -> dict[str, Any]:
-    """Return the row of `rejected_jobs` for a job that can't be stored, or failed to be shaped.
+    """Return the row of `rejected_jobs` for a job that can't be stored, or failed to be mapped.
 
     `created_at` stands in where it has none of its own.
     """
     raw = storable_json(job.raw)
     missing = [name for name in ("id", "created_at") if not getattr(job, name)]
     if error:
-        reason = f"could not be shaped ({type(error).__name__})"
+        reason = f"could not be mapped ({type(error).__name__})"
     elif isinstance(raw, dict):
         reason = f"no usable {' and no usable '.join(missing)}"
     else:
@@ -96,7 +96,7 @@ class RecordMapper:
     def new_columns(self) -> dict[str, list[TColumnSchema]]:
         """Return the columns that earlier runs have not made, by table, as hints for dlt."""
         return {
-            table: [undocumented_column(*column) for column in columns.new.items()]
+            table: [nullable_column(*column) for column in columns.new.items()]
             for table, columns in self.columns.items()
         }
 
@@ -129,7 +129,7 @@ class RecordMapper:
             "results_info": info and storable_json(info, self._keep_links),
         }
         fields = dict(job.raw)
-        for key in SHAPED_FIELDS:
+        for key in MAPPED_FIELDS:
             fields.pop(key, None)
         return self._record("jobs", record, fields.items())
 

@@ -6,14 +6,14 @@ from dlt.common.schema.typing import TColumnSchema, TReferenceCardinality, TTabl
 Columns = dict[str, TColumnSchema]
 
 
-def undocumented_column(name: str, data_type: TDataType) -> TColumnSchema:
-    """Return a column that appears with its data."""
+def nullable_column(name: str, data_type: TDataType) -> TColumnSchema:
+    """Return a column that may be null."""
     return {"name": name, "data_type": data_type, "nullable": True}
 
 
 def _columns(**columns: tuple[TDataType, str]) -> Columns:
     return {
-        name: {**undocumented_column(name, data_type), "description": meaning}
+        name: {**nullable_column(name, data_type), "description": meaning}
         for name, (data_type, meaning) in columns.items()
     }
 

@@ -1,4 +1,4 @@
-"""The gate: every value passes it on its way into a column, which then holds exactly that value."""
+"""How each value of a job is stored: its type and its form, without credentials."""
 
 import re
 from typing import Any

@@ -187,7 +187,7 @@ def test_rejected_rows_do_not_wait_for_the_end(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("window", [{}, {"end_date": "2027-01-01"}])
-def test_a_job_that_fails_to_be_shaped_stops_no_load(
+def test_a_job_that_fails_to_be_mapped_stops_no_load(
     warehouse: Warehouse, serve: Serve, monkeypatch: pytest.MonkeyPatch, window: dict[str, str]
 ) -> None:
     """It is recorded, also when the extract ends with the page that has it; all others load."""
@@ -199,7 +199,7 @@ def test_a_job_that_fails_to_be_shaped_stops_no_load(
     api = serve(DemoAPI(account))
     load_in_chunks(warehouse, api, **window)
     sql = "SELECT reason, raw->>'id' FROM rejected_jobs ORDER BY raw->>'created_at'"
-    assert warehouse.query(sql) == [("could not be shaped (KeyError)", job["id"]) for job in boom]
+    assert warehouse.query(sql) == [("could not be mapped (KeyError)", job["id"]) for job in boom]
     good = sorted((job["id"],) for job in account.jobs if job not in boom)
     assert warehouse.rows("jobs", "id") == good
     warehouse.load(api)

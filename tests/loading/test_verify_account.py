@@ -20,7 +20,7 @@ from convertly_source.loading.held import HeldJob, HeldJobs
 from convertly_source.loading.locks import file_lock
 from convertly_source.loading.target import restore, working_folder
 from convertly_source.loading.warehouse import Warehouse
-from convertly_source.reading.job import BEGINNING, END, ListedJob, listed
+from convertly_source.reading.job import BEGINNING, END, ListedJob, positioned
 from convertly_source.tables.records import fingerprint
 
 pytestmark = pytest.mark.slow
@@ -408,10 +408,10 @@ def test_rows_of_earlier_versions_are_not_counted(serve: Serve, tmp_path: Path) 
 
 
 @pytest.mark.covers
-def test_a_job_that_failed_to_be_shaped_is_held() -> None:
+def test_a_job_that_failed_to_be_mapped_is_held() -> None:
     """It has an id, but its row is in `rejected_jobs`, where its fingerprint is the key."""
     job = DemoAccount(1).jobs[0]
-    entries = listed([ListedJob.parse(job)], 0, BEGINNING)
+    entries = positioned([ListedJob.parse(job)], 0, BEGINNING)
     row = HeldJob(entries[0].created_at, fingerprint(job), job["status"])
     assert HeldJobs([row]).difference(BEGINNING, END, entries) is None
 
@@ -419,7 +419,7 @@ def test_a_job_that_failed_to_be_shaped_is_held() -> None:
 @pytest.mark.parametrize("raw", [None, 5, ["list"], {"id": 7}])
 def test_an_entry_that_is_no_job_is_compared(raw: Any) -> None:
     """It is held by its fingerprint, at the time of the next older job, or at the oldest of all."""
-    entries = listed([ListedJob.parse(raw)], 0, BEGINNING)
+    entries = positioned([ListedJob.parse(raw)], 0, BEGINNING)
     found = HeldJobs().difference(BEGINNING, END, entries)
     assert found
     assert found.different == entries

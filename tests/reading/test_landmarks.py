@@ -17,7 +17,7 @@ from convertly_source.errors import SettingsError, explained
 from convertly_source.loading import Target
 from convertly_source.loading.backfill import plan_windows
 from convertly_source.loading.target import landmarks, restore
-from convertly_source.reading.job import Listed, ListedJob
+from convertly_source.reading.job import ListedJob, PositionedJob
 from convertly_source.reading.landmarks import MAX_LANDMARKS, Landmark, add_landmark
 
 Serve = Callable[..., DemoAPI]
@@ -25,12 +25,12 @@ TARGET = Target()
 START = datetime(2026, 5, 1, tzinfo=timezone.utc)
 
 
-def ended(second: int, **fields: Any) -> Listed:
+def ended(second: int, **fields: Any) -> PositionedJob:
     """Return a job that has ended, as it is listed."""
     created_at = START + timedelta(seconds=second)
     raw = {"id": f"job-{second}", "status": "completed", "created_at": created_at.isoformat()}
     job = ListedJob.parse(raw | fields)
-    return Listed(created_at, job.id or "", second, job)
+    return PositionedJob(created_at, job.id or "", second, job)
 
 
 @given(st.lists(st.integers(3, 120), min_size=1, max_size=400))

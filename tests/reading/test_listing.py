@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from convertly_source.api.client import JobsClient, JobsPage
 from convertly_source.demo import DEMO_START, DemoAccount, DemoAPI, Reply, newest_first
 from convertly_source.errors import ResponseError, UnavailableError
-from convertly_source.reading.job import BEGINNING, END, TICK, Listed, ListedJob
+from convertly_source.reading.job import BEGINNING, END, TICK, ListedJob, PositionedJob
 from convertly_source.reading.listing import Group, Listing
 from convertly_source.reading.pages import Page, Pages
 from convertly_source.reading.run import IncrementalRun, new_state
@@ -30,13 +30,13 @@ def time_of(minutes: int) -> datetime:
     return DEMO_START + timedelta(minutes=minutes)
 
 
-def job(number: int, minutes: int) -> Listed:
+def job(number: int, minutes: int) -> PositionedJob:
     """Make a job that was created then."""
     created_at = time_of(minutes)
-    return Listed(created_at, str(number), number, ListedJob({}, str(number), created_at))
+    return PositionedJob(created_at, str(number), number, ListedJob({}, str(number), created_at))
 
 
-def cut(jobs: list[Listed], position: int, size: int) -> Page:
+def cut(jobs: list[PositionedJob], position: int, size: int) -> Page:
     """Cut a page out of a list that is sorted oldest first."""
     start, end = max(0, position), min(len(jobs), position + size)
     return Page(jobs[start:end], start, start == 0, end == len(jobs))
@@ -54,7 +54,7 @@ LISTS = st.lists(st.integers(0, 20), min_size=1, max_size=40).map(
 
 @given(jobs=LISTS, size=st.integers(1, 9), position=st.integers(0, 39), minutes=st.integers(0, 20))
 def test_a_page_tells_how_many_jobs_are_older(
-    jobs: list[Listed], size: int, position: int, minutes: int
+    jobs: list[PositionedJob], size: int, position: int, minutes: int
 ) -> None:
     """A page that begins before a time knows how many jobs of the whole list are older."""
     page = cut(jobs, min(position, len(jobs) - 1), size)
@@ -65,7 +65,7 @@ def test_a_page_tells_how_many_jobs_are_older(
 
 @given(jobs=LISTS, size=st.integers(3, 9), position=st.integers(0, 39), minutes=st.integers(0, 20))
 def test_a_page_that_overlaps_leaves_no_job_out(
-    jobs: list[Listed], size: int, position: int, minutes: int
+    jobs: list[PositionedJob], size: int, position: int, minutes: int
 ) -> None:
     """A page with a job older than the watermark has every job from there to its youngest."""
     page = cut(jobs, min(position, len(jobs) - 1), size)
@@ -116,12 +116,12 @@ def test_any_time_is_found_in_few_requests(order: Any) -> None:
 # Groups.
 
 
-def group_of(*keys: str) -> list[Listed]:
+def group_of(*keys: str) -> list[PositionedJob]:
     """Make jobs of one time."""
     return [job(0, 5)._replace(key=key) for key in keys]
 
 
-def page_of(jobs: list[Listed], position: int, *, is_newest: bool = True) -> Page:
+def page_of(jobs: list[PositionedJob], position: int, *, is_newest: bool = True) -> Page:
     """Make a page of them, after an older job."""
     return Page([job(99, 1), *jobs], position - 1, is_oldest=False, is_newest=is_newest)
 

@@ -452,7 +452,7 @@ def test_an_entry_that_is_no_object_is_recorded(entry: Any) -> None:
     assert record["raw"] == {"value": LINK if entry == SIGNED else entry}
 
 
-def test_a_job_that_fails_to_be_shaped_is_recorded() -> None:
+def test_a_job_that_fails_to_be_mapped_is_recorded() -> None:
     """A failure that nobody foresaw sets one job aside, with the kind of the error."""
 
     def failing_naming(key: str) -> str:
@@ -464,7 +464,7 @@ def test_a_job_that_fails_to_be_shaped_is_recorded() -> None:
     rows = dict(RecordMapper(failing_naming).tables(Changes(jobs=jobs)))
     assert [job["id"] for job in rows["jobs"]] == ["a", "c"]
     [record] = rows["rejected_jobs"]
-    assert record["reason"] == "could not be shaped (KeyError)"
+    assert record["reason"] == "could not be mapped (KeyError)"
     assert record["raw"] == JOB | {"id": "b", "boom": 1}
 
 
