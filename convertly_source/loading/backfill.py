@@ -28,7 +28,6 @@ from convertly_source.loading.target import (
     count_rows,
     describe,
     drop_staging,
-    landmarks,
     refuse_ambiguous_name,
     refuse_naming,
     refuse_other_account,
@@ -37,7 +36,7 @@ from convertly_source.loading.target import (
     using,
     working_folder,
 )
-from convertly_source.loading.warehouse import remember_account
+from convertly_source.loading.warehouse import known_landmarks
 from convertly_source.reading.job import BEGINNING
 from convertly_source.reading.landmarks import check_account
 from convertly_source.reading.listing import Listing
@@ -253,7 +252,6 @@ def _make_tables(target: Target, settings: SourceSettings, listing: Listing) -> 
         pipeline.sync_destination()
         refuse_other_account(pipeline, source.resources["jobs"].custom_metrics["host"])
         is_new = not restore_schema(pipeline)
-        remember_account(pipeline)
-        check_account(listing, landmarks(pipeline), listing.newest_page)
+        check_account(listing, known_landmarks(pipeline), listing.newest_page)
     if is_new:
         load_window(NO_JOBS, target, settings)

@@ -31,6 +31,7 @@ from convertly_source.loading.target import (
     has_lost_state,
     is_lake,
     kept_open,
+    known_account,
     knows_jobs,
     loaded_host,
     name_in_sql,
@@ -51,12 +52,12 @@ from convertly_source.loading.warehouse import (
     following,
     forget_rejected,
     forget_relisted,
+    known_landmarks,
     redate_rejected,
-    remember_account,
-    unfinished_jobs,
+    stored_jobs,
     verifying,
 )
-from convertly_source.reading.run import TrackedJob
+from convertly_source.reading.run import NOTHING_STORED
 from convertly_source.tables.schema import TABLES
 
 T = TypeVar("T")
@@ -221,15 +222,17 @@ def _load(
     metrics = source.resources["jobs"].custom_metrics
     was_loaded = "jobs" in stored_tables(pipeline)
     can_count = not is_lake(pipeline)
-    jobs_before, unfinished = 0, dict[str, TrackedJob]()
+    jobs_before, stored = 0, NOTHING_STORED
     with kept_open(pipeline):
         _begin(pipeline, source, report, full_refresh=full_refresh)
-        if can_count and was_loaded:
+        if can_count:
             jobs_before = count_rows(pipeline, "jobs")
-            unfinished = unfinished_jobs(pipeline, refresh.mark(pipeline))
+            stored = stored_jobs(pipeline)
+        if "removed_jobs" not in source.selected_resources:  # none would be known as removed
+            stored = stored._replace(unfinished={})
     metrics["kind"] = "refresh" if refresh.is_under_way(pipeline) else "load"
     load_ids = list[str]()
-    with following(unfinished):
+    with following(stored):
         for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
             rows.update(chunk.rows)
             load_ids += chunk.loads_of_jobs
@@ -292,8 +295,9 @@ def _begin(
     metrics = source.resources["jobs"].custom_metrics
     can_repair = not is_lake(pipeline) and "jobs" in stored_tables(pipeline)
     is_damaged = can_repair and _repair(pipeline, source, report)
-    if can_repair:
-        remember_account(pipeline)
+    account = known_account(pipeline)
+    if is_damaged:
+        account["landmarks"] = known_landmarks(pipeline)
     if is_damaged and not metrics["is_whole"]:
         report("This load reads a part of the account: load once without a range and a status.")
     is_demo = loaded_host(pipeline) == DEMO_HOST != metrics["host"]
@@ -304,7 +308,7 @@ def _begin(
     else:
         refuse_other_account(pipeline, metrics["host"])
         if is_damaged:
-            refresh.begin(pipeline, is_same_account=True)
+            refresh.begin(pipeline, account=account)
         refresh.resume(pipeline, is_whole=metrics["is_whole"])
 
 

@@ -7,6 +7,7 @@ the package that does.
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import dlt
@@ -31,11 +32,13 @@ def is_under_way(pipeline: dlt.Pipeline) -> bool:
     return MARK in pipeline.state
 
 
-def begin(pipeline: dlt.Pipeline, *, is_whole: bool = True, is_same_account: bool = False) -> None:
+def begin(
+    pipeline: dlt.Pipeline, *, is_whole: bool = True, account: Mapping[str, Any] | None = None
+) -> None:
     """Forget what was read, so that the next run reads everything, and mark what is older.
 
     Without `is_whole`, only the load that begins it can finish it: a later one reads everything
-    once more. With `is_same_account`, another account is still refused. Do nothing where nothing
+    once more. With `account`, another one is still refused. Do nothing where nothing
     is loaded yet.
     """
     if not pipeline.default_schema_name:
@@ -43,10 +46,8 @@ def begin(pipeline: dlt.Pipeline, *, is_whole: bool = True, is_same_account: boo
     if not is_lake(pipeline):
         _check_clock(_newest_load(pipeline))
 
-    known = known_account(pipeline) if is_same_account else {}
-
     def forget(state: Any) -> None:
-        state.setdefault("sources", {})[SCHEMA] = {"resources": {"jobs": known}}
+        state.setdefault("sources", {})[SCHEMA] = {"resources": {"jobs": dict(account or {})}}
         state[MARK] = f"{time.time():.6f}"
         state.pop(PART, None)
         if not (is_whole or is_lake(pipeline)):
@@ -64,7 +65,7 @@ def resume(pipeline: dlt.Pipeline, *, is_whole: bool) -> None:
     if not is_under_way(pipeline):
         return
     if is_whole and PART in pipeline.state:
-        begin(pipeline, is_same_account=True)
+        begin(pipeline, account=known_account(pipeline))
     elif not is_whole and PART not in pipeline.state:
         commit_state(pipeline, lambda state: state.update({PART: True}))
 

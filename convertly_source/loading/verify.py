@@ -10,7 +10,7 @@ from convertly_source.loading.held import HeldJob, HeldJobs
 from convertly_source.reading.job import PositionedJob, RemovedJob
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import DisorderError
-from convertly_source.reading.run import Changes, IncrementalRun, RunState, Window
+from convertly_source.reading.run import Changes, IncrementalRun, RunState, StoredJobs, Window
 from convertly_source.tables.records import fingerprint
 
 
@@ -52,10 +52,11 @@ class VerifyRun(IncrementalRun):
         held_jobs: HeldJobs,
         store: Store,
         read_all: bool,
+        stored: StoredJobs,
         trust_account: bool = False,
     ) -> None:
         state = state | {"count_has_risen": False}
-        super().__init__(listing, status, state, window, trust_account=trust_account)
+        super().__init__(listing, status, state, window, trust_account=trust_account, stored=stored)
         self.loaded_again, self.found_removed = 0, 0
         self.comparison = Comparison(listing, held_jobs)
         self._held_jobs, self._store, self._read_all = held_jobs, store, read_all

@@ -1,7 +1,6 @@
 """The tables in an SQL destination: which jobs they hold, and what a load deletes from them."""
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from functools import partial
@@ -17,14 +16,13 @@ from convertly_source.loading.held import HeldJob, HeldJobs
 from convertly_source.loading.target import (
     count_rows,
     landmarks,
-    note_landmarks,
     note_recorded,
     open_client,
 )
 from convertly_source.loading.verify import VerifyRun
-from convertly_source.reading.job import UNKNOWN
-from convertly_source.reading.landmarks import MAX_LANDMARKS
-from convertly_source.reading.run import IncrementalRun, TrackedJob
+from convertly_source.reading.job import NOT_HELD
+from convertly_source.reading.landmarks import MAX_LANDMARKS, Landmark
+from convertly_source.reading.run import NOTHING_STORED, IncrementalRun, StoredJobs
 from convertly_source.source import MAKE_RUN
 
 ROWS_AT_A_TIME = 10_000
@@ -86,18 +84,20 @@ def verifying(pipeline: dlt.Pipeline, *, read_all: bool) -> Iterator[list[Verify
 
     def make_run(*arguments: Any, **more: Any) -> VerifyRun:
         more |= {"store": warehouse, "held_jobs": held_jobs, "read_all": read_all}
+        more["stored"] = NOTHING_STORED._replace(landmarks=known)
         runs.append(VerifyRun(*arguments, **more))
         return runs[-1]
 
+    known = known_landmarks(pipeline)
     note_recorded(pipeline, [job.key for job in warehouse.rejected_jobs()])
     with _runs_made_by(make_run):
         yield runs
 
 
 @contextmanager
-def following(unfinished: Mapping[str, TrackedJob]) -> Iterator[None]:
-    """Let the run that the source makes meanwhile follow these jobs, too."""
-    with _runs_made_by(partial(IncrementalRun, unfinished=unfinished)):
+def following(stored: StoredJobs) -> Iterator[None]:
+    """Let the run that the source makes meanwhile know these jobs, too."""
+    with _runs_made_by(partial(IncrementalRun, stored=stored)):
         yield
 
 
@@ -110,33 +110,50 @@ def _runs_made_by(make_run: Callable[..., IncrementalRun]) -> Iterator[None]:
         MAKE_RUN.reset(token)
 
 
-def unfinished_jobs(pipeline: dlt.Pipeline, since_load: str) -> dict[str, TrackedJob]:
-    """Return the unfinished jobs that were loaded later than that, and are not known as removed."""
+def stored_jobs(pipeline: dlt.Pipeline) -> StoredJobs:
+    """Return what a run should know of the tables."""
+    is_unfinished = f"coalesce(status, '') NOT IN ({_marks(FINAL_STATUSES)})"
+    unfinished = {
+        key: (_utc(time), status or "", "", NOT_HELD)
+        for key, time, status in _select_listed(pipeline, is_unfinished, *FINAL_STATUSES)
+    }
+    return StoredJobs(unfinished, known_landmarks(pipeline))
+
+
+def known_landmarks(pipeline: dlt.Pipeline) -> list[Landmark]:
+    """Return the landmarks of the state; if it has none, some of the youngest jobs that are stored.
+
+    Those have ended, and each is alone at its time.
+    """
+    if found := landmarks(pipeline):
+        return found
+    has_ended = f"status IN ({_marks(FINAL_STATUSES)}) ORDER BY created_at DESC LIMIT 200"
+    rows = [
+        (_utc(time), key) for key, time, _ in _select_listed(pipeline, has_ended, *FINAL_STATUSES)
+    ]
+    neighbours = zip(rows, rows[1:], rows[2:], strict=False)
+    alone = [one for after, one, before in neighbours if after[0] > one[0] > before[0]]
+    return sorted(alone[:: len(alone) // MAX_LANDMARKS + 1])
+
+
+def _select_listed(
+    pipeline: dlt.Pipeline, condition: str, *values: Any
+) -> list[tuple[str, datetime, str]]:
+    """Return id, time and status of the jobs that are not known as removed.
+
+    In a refresh, rows that it will delete don't count.
+    """
     with open_client(pipeline) as client, suppress(DestinationUndefinedEntity):
         jobs, removed = map(client.make_qualified_table_name, ("jobs", "removed_jobs"))
-        rows = client.execute_sql(
-            f"SELECT id, created_at, status FROM {jobs}"  # noqa: S608
-            f" WHERE coalesce(status, '') NOT IN ({_marks(FINAL_STATUSES)}) AND _dlt_load_id > %s"
-            f" AND NOT EXISTS (SELECT 1 FROM {removed} WHERE {removed}.id = {jobs}.id)",
-            *FINAL_STATUSES,
-            since_load,
+        rows: Any = client.execute_sql(
+            f"SELECT id, created_at, status FROM {jobs} WHERE _dlt_load_id > %s"  # noqa: S608
+            f" AND NOT EXISTS (SELECT 1 FROM {removed} WHERE {removed}.id = {jobs}.id)"
+            f" AND {condition}",
+            refresh.mark(pipeline),
+            *values,
         )
-        return {key: (_utc(time), status or "", "", UNKNOWN) for key, time, status in rows or ()}
-    return {}
-
-
-def remember_account(pipeline: dlt.Pipeline) -> None:
-    """Take landmarks from the table `jobs` if the state is gone, or windows alone were loaded.
-
-    While a refresh is under way, the table may still hold another account.
-    """
-    if landmarks(pipeline) or refresh.is_under_way(pipeline):
-        return
-    ended = [job for job in Warehouse(pipeline).jobs() if job.status in FINAL_STATUSES]
-    count = Counter(job.created_at for job in ended)
-    alone = [(job.created_at, job.key) for job in ended if count[job.created_at] == 1]
-    if alone:
-        note_landmarks(pipeline, alone[:: -(-len(alone) // MAX_LANDMARKS)])
+        return rows or []
+    return []
 
 
 def forget_relisted(pipeline: dlt.Pipeline, load_ids: list[str]) -> None:

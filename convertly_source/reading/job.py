@@ -4,7 +4,7 @@ from collections import Counter
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
-from dlt.common.json import json
+from dlt.common.json import PUA_CHARACTER_MAX, PUA_START, json
 from dlt.common.time import ensure_datetime_in_tz
 from dlt.common.utils import digest128
 
@@ -13,7 +13,10 @@ from convertly_source.api.client import FINAL_STATUSES
 BEGINNING = datetime.min.replace(tzinfo=timezone.utc)
 END = datetime.max.replace(tzinfo=timezone.utc)
 TICK = timedelta.resolution
+# Of texts that dlt reads as values of other types.
+DLT_MARKS = range(PUA_START, PUA_START + PUA_CHARACTER_MAX + 1)
 UNKNOWN = -1  # the position of a job that was seen in another list
+NOT_HELD = -2  # the position of a job that is not among those that were counted
 
 
 class ListedJob(NamedTuple):
@@ -31,7 +34,8 @@ class ListedJob(NamedTuple):
         identity = raw.get("id")
         is_usable = isinstance(identity, (str, int)) and not isinstance(identity, bool)
         key = str(identity) if is_usable else ""
-        return cls(raw, key if key.strip() else None, parse_datetime(raw.get("created_at")))
+        is_usable = bool(key.strip()) and ord(key[0]) not in DLT_MARKS
+        return cls(raw, key if is_usable else None, parse_datetime(raw.get("created_at")))
 
     @property
     def is_usable(self) -> bool:

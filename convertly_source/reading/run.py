@@ -7,7 +7,6 @@ from contextlib import suppress
 from copy import deepcopy
 from datetime import datetime, timedelta
 from itertools import compress
-from types import MappingProxyType
 from typing import NamedTuple, TypedDict
 
 from dlt.common import logger
@@ -16,6 +15,7 @@ from convertly_source.api.client import FINAL_STATUSES, OPEN_STATUSES
 from convertly_source.reading.job import (
     BEGINNING,
     END,
+    NOT_HELD,
     TICK,
     UNKNOWN,
     ListedJob,
@@ -54,6 +54,16 @@ def new_state() -> RunState:
     )
 
 
+class StoredJobs(NamedTuple):
+    """Jobs that are in the tables, for a run whose state does not know them."""
+
+    unfinished: Mapping[str, TrackedJob]
+    landmarks: list[Landmark]
+
+
+NOTHING_STORED = StoredJobs({}, [])
+
+
 class Changes(NamedTuple):
     """What a run has found: jobs to load, jobs that can't be stored, or jobs that are gone.
 
@@ -74,8 +84,8 @@ class IncrementalRun:
     those, then by time. Where reading began, the list tells how many jobs are older: more than
     `held` if some have appeared later than LAG allows for.
 
-    `unfinished` are jobs that the warehouse holds as such; the state may not know them, since a
-    load that was killed leaves rows and no state.
+    The state may not know all `stored` jobs: a load that was killed, or one of a window, leaves
+    rows and no state.
 
     After each of the `changes`, `state` says what holds once those are loaded. Of the `listed`
     jobs of the list, `held` need not be read again; at rest, that is all of them.
@@ -89,14 +99,15 @@ class IncrementalRun:
         window: Window,
         *,
         trust_account: bool = False,
-        unfinished: Mapping[str, TrackedJob] = MappingProxyType({}),
+        stored: StoredJobs = NOTHING_STORED,
     ) -> None:
         self.state = deepcopy(state)
         self.state["jobs_read"] = 0
+        self.state["landmarks"] = state["landmarks"] or stored.landmarks
         self.listed, self.expected = listing.listed, 0  # `expected` jobs are to be read
         self._listing, self._status, self._trust_account = listing, status, trust_account
         self._start, self._until = max(window[0], BEGINNING + TICK), window[1] - TICK
-        for key, job in unfinished.items():
+        for key, job in stored.unfinished.items():
             if self._start <= job[0] <= self._until and status in (None, job[1]):
                 self.state["tracked"].setdefault(key, job)
         self._is_second_look = state["count_has_risen"]
@@ -108,6 +119,9 @@ class IncrementalRun:
         self._counts = Counter[datetime]()  # of the jobs read that the next run reads again
         tracked = self.state["tracked"].items()
         self._missing = {key: job for key, job in tracked if job[1] not in FINAL_STATUSES}
+        times = [(job[0], key) for key, job in self._missing.items()]
+        to_pass = [one for one in times if not self._is_continued or one[0] >= self._since]
+        self._to_pass = sorted(to_pass, reverse=True)  # reading comes by the last one first
         self._removed = 0  # of those that `held` had
         self._late = 0  # jobs that are listed and still to be loaded
         self._handed_over = array("q")  # hashes of ids
@@ -172,12 +186,13 @@ class IncrementalRun:
         missing = sorted(self._missing.items(), key=lambda job: job[1][0])
         for key, (created_at, _, _, position) in missing:
             if key in self._missing:
-                place = None if position == UNKNOWN else position + moved - margin
+                place = None if position < 0 else position + moved - margin
                 page = self._listing.search(created_at, place)
                 for jobs in self._listing.read(created_at, created_at, page):
                     found = [job for job in jobs if job.key in self._missing]
                     for job in found:
-                        moved = job.position - self._missing[job.key][3]
+                        before = self._missing[job.key][3]
+                        moved = moved if before < 0 else job.position - before
                         margin = self._listing.size // 5  # where the next one is, is known better
                     yield from self._hand_over(found)
                 yield self._gone(BEGINNING, self._listing.watermark)
@@ -248,6 +263,10 @@ class IncrementalRun:
         self.state["cursor"] = max(times, default=self.state["cursor"])
         for time in [time for time in self._counts if time < self._horizon]:
             self.state["held"] += self._counts.pop(time)
+        while self._to_pass and self._to_pass[-1][0] < self._horizon:
+            _, key = self._to_pass.pop()
+            if key in self._missing:  # a run that is killed leaves it to the next one
+                self._place(key, NOT_HELD)
 
     def _is_changed(self, job: ListedJob) -> bool:
         """Whether a job is to be loaded: it is not as it was when last handed over."""
@@ -263,7 +282,7 @@ class IncrementalRun:
         if not job.is_final or listed.created_at >= self._horizon:
             content = "" if job.is_final else job.content_hash
             # Where jobs of one time change places, where it stood is as good as where it stands.
-            position = listed.position if position == UNKNOWN else position
+            position = listed.position if position < 0 else position
             self.state["tracked"][key] = listed.created_at, job.status, content, position
 
     def _forget_ended(self) -> None:
@@ -279,10 +298,11 @@ class IncrementalRun:
     def _gone(self, since: datetime, before: datetime) -> Changes:
         """Record unfinished jobs of some time that are no longer listed; track them no longer."""
         removed = list[RemovedJob]()
-        for key, (created_at, status, *_) in list(self._missing.items()):
+        for key, (created_at, status, _, position) in list(self._missing.items()):
             if since <= created_at < before:
                 del self._missing[key], self.state["tracked"][key]
-                was_held = self._is_continued and created_at < self._since
+                is_older = self._is_continued and created_at < self._since
+                was_held = is_older and position != NOT_HELD
                 self._removed += was_held
                 self.state["held"] -= was_held
                 if self._status in (None, status):
@@ -291,7 +311,10 @@ class IncrementalRun:
 
     def _move_positions(self, lost: int) -> None:
         """Follow the positions of unfinished jobs when as many older ones have vanished."""
-        if lost > 0:
-            for key, (created_at, status, content, position) in self._missing.items():
-                moved = created_at, status, content, max(UNKNOWN, position - lost)
-                self._missing[key] = self.state["tracked"][key] = moved
+        for key, (*_, position) in self._missing.items() if lost > 0 else ():
+            if position >= 0:
+                self._place(key, max(UNKNOWN, position - lost))
+
+    def _place(self, key: str, position: int) -> None:
+        created_at, status, content, _ = self._missing[key]
+        self._missing[key] = self.state["tracked"][key] = created_at, status, content, position

@@ -2,9 +2,9 @@
 
 import re
 
-from dlt.common.json import PUA_CHARACTER_MAX, PUA_START
+from convertly_source.reading.job import DLT_MARKS
 
-_DLT_MARKS = "".join(map(chr, range(PUA_START, PUA_START + PUA_CHARACTER_MAX + 1)))
+_MARKS = "".join(map(chr, DLT_MARKS))
 _DATA_URL = re.compile(r"\s*(data:[^\s,;]*)[;,].*", re.IGNORECASE | re.DOTALL)
 _LINK = re.compile(r"\s*https?://", re.IGNORECASE)
 _LINK_IN_TEXT = re.compile(r"(https?://[^?]*)\?\S+", re.IGNORECASE)
@@ -14,7 +14,7 @@ def redacted_text(value: str, keep_links: bool) -> str:  # noqa: FBT001 - called
     """Return a text without credentials, and without leading characters that dlt reads as types."""
     if value.isascii() and ":" not in value:
         return value
-    value = value.lstrip(_DLT_MARKS)  # dlt would parse what follows as a number or a date
+    value = value.lstrip(_MARKS)  # dlt would parse what follows as a number or a date
     if data := _DATA_URL.fullmatch(value):
         return data[1]
     if keep_links or "?" not in value:

@@ -13,7 +13,7 @@ from helpers.warehouse import load_into
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.errors import ConvertlyError, SettingsError
-from convertly_source.loading import Target, target
+from convertly_source.loading import Target, load_account, target
 from convertly_source.loading.backfill import plan_windows
 from convertly_source.loading.target import (
     NAME,
@@ -161,6 +161,35 @@ def test_rows_that_no_state_knows_are_followed(
     assert [row for row in content() if row[0] != gone["id"]] == listed(api.account)
     api.requests.clear()
     assert load_into(TARGET, api).rows["jobs"] == 0
+    assert len(api.requests) <= 3
+
+
+@pytest.mark.slow
+def test_rows_that_were_never_counted_are_no_rise(serve: Serve) -> None:
+    """A job of a window that vanished before a later start date was counted by nobody."""
+    api = serve(DemoAccount(300))
+    [gone, *_] = api.account.unfinished()
+    load_into(TARGET, api, {"end_date": api.account.jobs[200]["created_at"]})
+    api.account.cancel(gone)
+    load_into(TARGET, api, {"start_date": api.account.jobs[250]["created_at"]})
+    sentences = list[str]()
+    load_into(TARGET, api, report=sentences.append)
+    assert query("SELECT id FROM convertly_data.removed_jobs") == [(gone["id"],)]
+    assert sentences == []
+
+
+@pytest.mark.slow
+def test_without_removed_jobs_nothing_is_followed_for_ever(serve: Serve) -> None:
+    """Where `removed_jobs` is not loaded, a job that is gone is not looked for in each run."""
+    api = serve(DemoAccount(150))
+    load_into(TARGET, api)
+    api.account.cancel(api.account.unfinished()[0])
+    for _ in range(2):
+        api.requests.clear()
+        source = convertly_source(DEMO_KEY, api.url).with_resources("jobs")
+        sentences = list[str]()
+        load_account(TARGET, source, report=sentences.append)
+        assert sentences == []
     assert len(api.requests) <= 3
 
 

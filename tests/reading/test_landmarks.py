@@ -225,6 +225,31 @@ def test_an_account_of_windows_is_recognized(serve: Serve) -> None:
 
 
 @pytest.mark.slow
+def test_windows_outlive_the_jobs_of_the_first_one(serve: Serve) -> None:
+    """Day by day, while old jobs are purged, the account stays the same one."""
+    api = serve(DemoAccount(0))
+    for _ in range(6):
+        for _ in range(20):
+            api.account.finish(api.account.create(timedelta(minutes=72)))
+        del api.account.jobs[:-40]
+        days = [ListedJob.parse(job).created_at or START for job in api.account.jobs[-20:]]
+        start, end = days[0], days[-1] + timedelta(minutes=1)
+        load_into(TARGET, api, {"start_date": start, "end_date": end})
+    assert len(content()) == 120
+
+
+@pytest.mark.slow
+def test_a_purged_account_without_a_state_is_recognized(serve: Serve) -> None:
+    """Where the state is gone, the youngest jobs of the tables tell the account."""
+    api = serve(DemoAccount(800))
+    load_into(TARGET, api)
+    query("DROP TABLE convertly_data._dlt_pipeline_state")
+    del api.account.jobs[:-60]
+    load_into(TARGET, api)
+    assert content() == listed(api.account)
+
+
+@pytest.mark.slow
 def test_a_long_history_keeps_few_landmarks(serve: Serve, tmp_path: Any) -> None:
     """The state has some jobs from all over the history, the newest page among them."""
     api = serve(DemoAccount(1500))

@@ -153,6 +153,26 @@ def test_a_job_that_vanishes_while_it_is_looked_for_is_no_rise() -> None:
     assert_equal(shelf, api.account)
 
 
+def test_a_job_that_a_killed_run_has_passed_is_no_rise() -> None:
+    """A job that vanished is not counted by the run that reads past it, even if that is killed.
+
+    The next run, which misses it, expects no job less than were counted.
+    """
+    api, shelf = DemoAPI(settled(500)), Shelf()
+    gone = api.account.create()
+    shelf.run(api)
+    api.account.cancel(gone)
+    for _ in range(400):
+        api.account.finish(api.account.create())
+    shelf.run(api, kill_after=5)
+    assert shelf.state["jobs_read"] > 200
+    assert shelf.removed == []
+    shelf.run(api)
+    assert shelf.removed == [gone["id"]]
+    assert not shelf.state["count_has_risen"]
+    assert_equal(shelf, api.account)
+
+
 def test_a_reopened_job_is_loaded_again() -> None:
     """A job that had ended and is open again is seen in the lists of open jobs, and followed."""
     api, shelf = DemoAPI(settled(500)), Shelf()
