@@ -112,9 +112,9 @@ def _unfinished_jobs(pipeline: dlt.Pipeline, since_load: str) -> dict[str, Track
     with pipeline.sql_client() as client, suppress(DestinationUndefinedEntity):
         jobs, removed = map(client.make_qualified_table_name, ("jobs", "removed_jobs"))
         rows = client.execute_sql(
-            f"SELECT id, created_at, status FROM {jobs}"  # noqa: S608
+            f"SELECT id, created_at, status FROM {jobs} AS held"  # noqa: S608
             f" WHERE coalesce(status, '') NOT IN ({_marks(FINAL_STATUSES)}) AND _dlt_load_id > %s"
-            f" AND NOT EXISTS (SELECT 1 FROM {removed} WHERE {removed}.id = {jobs}.id)",
+            f" AND NOT EXISTS (SELECT 1 FROM {removed} AS gone WHERE gone.id = held.id)",
             *FINAL_STATUSES,
             since_load,
         )
