@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg2.extensions
-import pytest
 
 from convertly_source.files import copy_all
+from helpers.servers import find_python
 from helpers.warehouse import Place
 
 RUN_DBT = Path(__file__).with_name("run_dbt.py")
@@ -32,13 +32,9 @@ class DbtProject(NamedTuple):
         cls, folder: Path, settings: dict[str, str], dataset: str = "convertly_data"
     ) -> "DbtProject":
         """Copy the project, for the Python that the environment names."""
-        python = os.environ.get("DBT_PYTHON")
-        if not python:
-            missing = pytest.fail if "NEEDS_SERVERS" in os.environ else pytest.skip
-            how = "pip install -r tests/dbt-1.11-pins.txt"
-            missing(f"DBT_PYTHON must name a Python where this was done: {how}")
+        python = find_python("DBT_PYTHON", "dbt-1.11-pins.txt")
         copy_all(folder)
-        return cls(str(python), folder / "dbt", settings, dataset)
+        return cls(python, folder / "dbt", settings, dataset)
 
     @classmethod
     def of(cls, place: Place, folder: Path) -> "DbtProject":

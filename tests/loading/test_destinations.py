@@ -11,7 +11,7 @@ from dlt.common.libs.deltalake import get_delta_tables
 from dlt.common.libs.pyiceberg import get_iceberg_tables
 from dlt.pipeline.exceptions import PipelineStepFailed
 from helpers.model import summary
-from helpers.script import load_from
+from helpers.script import access, load_from, run
 from helpers.warehouse import Place
 
 from convertly_source import convertly_source
@@ -28,6 +28,16 @@ COLUMNS = {
     "removed_jobs": ("id",),
     "runs": ("kind", "listed", "held"),
 }
+
+
+def slow(*places: str) -> list[Any]:
+    """Return places that need a server, or take seconds."""
+    return [pytest.param(name, marks=pytest.mark.slow) for name in places]
+
+
+BIGQUERY = pytest.param("bigquery", marks=[pytest.mark.slow, pytest.mark.xdist_group("bigquery")])
+SLOW_DATABASES = [*slow("ducklake", "postgres", "sqlalchemy", "sqlalchemy on mariadb"), BIGQUERY]
+SLOW_LAKES = slow("delta", "iceberg", "delta on s3", "iceberg on s3")
 
 
 def read(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tables:
@@ -75,7 +85,7 @@ def assert_equal(tables: Tables, account: DemoAccount, gone: list[str]) -> None:
             expected.append((job["id"], *fields, items))
     assert sorted(loaded) == sorted(expected)
     assert len(tables["jobs"]) == len(expected) + len(gone)
-    assert len(tables["jobs__results"]) == sum(map(len, results.values()))
+    assert results.keys() <= {row["id"] for row in tables["jobs"]}
     rejected = sorted(row["fingerprint"] for row in tables["rejected_jobs"])
     assert rejected == sorted(fingerprint(job) for job in account.jobs if not job["id"])
     raw = tables["rejected_jobs"][0]["raw"]
@@ -86,16 +96,7 @@ def assert_equal(tables: Tables, account: DemoAccount, gone: list[str]) -> None:
 @pytest.mark.no_cover
 @pytest.mark.parametrize(
     "place",
-    [
-        "duckdb",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in (
-                *("ducklake", "postgres", "sqlalchemy", "sqlalchemy on mariadb"),
-                *("delta", "iceberg", "delta on s3", "iceberg on s3"),
-            )
-        ),
-    ],
+    ["duckdb", *SLOW_DATABASES, *SLOW_LAKES],
     indirect=True,
 )
 def test_a_destination_equals_the_account(
@@ -134,6 +135,29 @@ def test_a_destination_equals_the_account(
     assert all(row["listed"] == row["held"] for row in tables["runs"])
     # A window reads its jobs again: what is there already is not doubled.
     load(120, "--end-date", "2027-01-01")
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize("place", ["duckdb", *SLOW_DATABASES], indirect=True)
+def test_a_database_is_verified_and_refreshed(
+    serve: Serve, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that is gone after its end is removed by `verify`, its rows by a full refresh."""
+    api = serve(DemoAccount(60))
+    account = api.account
+    account.create()["id"] = None
+
+    def do(*arguments: str) -> Tables:
+        done = run(*arguments, *place.arguments, **access(api), **place.settings)
+        assert done.returncode == 0, done.stderr
+        assert "WARN" not in done.stderr
+        return read(place, tmp_path, monkeypatch)
+
+    assert_equal(do("load"), account, [])
+    gone = next(job for job in account.jobs if job["status"] == "completed" and summary(job)[-1])
+    account.cancel(gone)
+    assert_equal(do("verify"), account, [gone["id"]])
+    assert_equal(do("load", "--full-refresh"), account, [])
 
 
 def test_plain_files_are_refused(
