@@ -12,11 +12,13 @@ from dlt.common.libs.pyiceberg import get_iceberg_tables
 from dlt.pipeline.exceptions import PipelineStepFailed
 from helpers.model import summary
 from helpers.script import access, load_from, run
+from helpers.servers import PROJECT
 from helpers.warehouse import Place
 
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.errors import explained
+from convertly_source.loading import Target
 from convertly_source.tables.records import fingerprint
 
 Serve = Callable[..., DemoAPI]
@@ -158,6 +160,23 @@ def test_a_database_is_verified_and_refreshed(
     account.cancel(gone)
     assert_equal(do("verify"), account, [gone["id"]])
     assert_equal(do("load", "--full-refresh"), account, [])
+
+
+@pytest.mark.parametrize("place", [BIGQUERY], indirect=True)
+def test_bigquery_clusters_the_jobs(
+    serve: Serve, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On BigQuery, queries of a range of `created_at` read a part of the table `jobs`."""
+    _, dataset, *_ = place.arguments
+    load_from(serve(DemoAccount(5)), *place.arguments, **place.settings)
+    for name, value in place.settings.items():
+        monkeypatch.setenv(name, value)
+    with Target("bigquery", dataset).pipeline(tmp_path).sql_client() as client:
+        jobs = client.native_connection.list_jobs()
+        queries = [job.query for job in jobs if job.job_type == "query"]
+    made = [table for query in queries for table in query.split("CREATE TABLE ")]
+    clustered = {table.split()[0] for table in made if "CLUSTER BY `created_at`, `id`" in table}
+    assert clustered == {f"`{PROJECT}`.`{name}`.`jobs`" for name in (dataset, f"{dataset}_staging")}
 
 
 def test_plain_files_are_refused(
