@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import psycopg2.extensions
 
 from convertly_source.files import copy_all
-from helpers.servers import find_python
+from helpers.servers import PROJECT, find_python
 from helpers.warehouse import Place
 
 RUN_DBT = Path(__file__).with_name("run_dbt.py")
@@ -46,6 +46,11 @@ class DbtProject(NamedTuple):
             parts = psycopg2.extensions.parse_dsn(url)
             names = {"host": "HOST", "user": "USER", "password": "PASSWORD", "dbname": "DATABASE"}
             settings = {f"PG{name}": parts[key] for key, name in names.items()}
+        elif target == "bigquery":
+            credentials = folder / "google.json"
+            credentials.write_text(settings["DESTINATION__BIGQUERY__CREDENTIALS"])
+            names = {"GOOGLE_APPLICATION_CREDENTIALS": str(credentials)}
+            settings = settings | names | {"GOOGLE_CLOUD_PROJECT": PROJECT}
         return cls.make(folder, {"DBT_TARGET": target, **settings}, dataset)
 
     def run(self, *commands: str) -> list[bool]:

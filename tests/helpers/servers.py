@@ -30,6 +30,7 @@ PATH = os.pathsep.join(
 BUCKET = "jobs"
 PROJECT = "convertly-tests"
 PACKAGES = "postgresql mariadb-server chromium"
+BIGQUERY = pytest.param("bigquery", marks=[pytest.mark.slow, pytest.mark.xdist_group("bigquery")])
 BIGQUERY_EMULATOR = Path(__file__).with_name("bigquery_emulator.py")
 EXPLORE_JOBS = Path(__file__).resolve().parents[2] / "pipelines" / "explore_jobs.py"
 QUIET = (  # chromium asks nobody for updates, lists or accounts

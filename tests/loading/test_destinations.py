@@ -12,7 +12,7 @@ from dlt.common.libs.pyiceberg import get_iceberg_tables
 from dlt.pipeline.exceptions import PipelineStepFailed
 from helpers.model import summary
 from helpers.script import access, load_from, run
-from helpers.servers import PROJECT
+from helpers.servers import BIGQUERY, PROJECT
 from helpers.warehouse import Place
 
 from convertly_source import convertly_source
@@ -37,7 +37,6 @@ def slow(*places: str) -> list[Any]:
     return [pytest.param(name, marks=pytest.mark.slow) for name in places]
 
 
-BIGQUERY = pytest.param("bigquery", marks=[pytest.mark.slow, pytest.mark.xdist_group("bigquery")])
 SLOW_DATABASES = [*slow("ducklake", "postgres", "sqlalchemy", "sqlalchemy on mariadb"), BIGQUERY]
 SLOW_LAKES = slow("delta", "iceberg", "delta on s3", "iceberg on s3")
 
