@@ -1,8 +1,8 @@
 """Run `bqemulator`, in an environment of its own, with its defects mended.
 
-Unlike BigQuery, it takes an empty upload for a question, does not unpack what is uploaded, answers
-a query that fails as if it had found nothing, can't end a session, and lets a column be qualified
-by the path of its table. It also hands out the token that Google's client asks for.
+Unlike BigQuery, it does not unpack what is uploaded, answers a query that fails as if it had found
+nothing, can't end a session, and lets a column be qualified by the path of its table. It also hands
+out the token that Google's client asks for.
 """
 
 import gzip
@@ -23,22 +23,6 @@ END_OF_SESSION = "CALL BQ.ABORT_SESSION()"
 JSON_LINES = "NEWLINE_DELIMITED_JSON"
 create_app, run_query = server.create_app, jobs.execute_query_job
 load_json_lines = executor._LOAD_FORMAT_HANDLERS[JSON_LINES]
-
-
-def with_empty_uploads(app: Any) -> Any:
-    """Return an app that takes an empty file for one with an empty line."""
-
-    async def an_empty_line() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"\n"}
-
-    async def mended(scope: Any, receive: Any, send: Any) -> None:
-        headers = dict(scope.get("headers", ()))
-        if headers.get(b"content-range") == b"bytes */0":
-            headers[b"content-range"] = b"bytes 0-0/1"
-            scope, receive = scope | {"headers": [*headers.items()]}, an_empty_line
-        await app(scope, receive, send)
-
-    return mended
 
 
 def load_packed(path: str, *more: Any) -> None:
@@ -67,7 +51,6 @@ def token() -> dict[str, Any]:
 def create_mended_app(context: Any) -> Any:
     """Return the app of the emulator."""
     app = create_app(context)
-    app.add_middleware(with_empty_uploads)
     app.add_api_route("/token", token, methods=["POST"])
     return app
 
