@@ -34,7 +34,7 @@ from convertly_source.settings import (
     parse_window,
 )
 from convertly_source.tables.records import RecordMapper
-from convertly_source.tables.schema import REFERENCES, RESULT_COLUMNS, TABLES
+from convertly_source.tables.schema import HINTS, REFERENCES, RESULT_COLUMNS, TABLES
 
 MAX_INSERTED_ROWS = 500  # into DuckDB; larger loads go through Parquet
 LONGEST_NAME = 50  # of a column; with the suffix of a variant it fits into any database
@@ -132,7 +132,7 @@ def convertly_source(
             write_disposition="merge",
             table_format=table_format,
             references=REFERENCES.get(table),
-            additional_table_hints={"description": meaning},
+            additional_table_hints={"description": meaning, **HINTS.get(table, {})},
         )
         resources.append(resource)
     resources[0].apply_hints(nested_hints=_nested_hints([]))

@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 from helpers.history import Ask
 from helpers.script import restart_dlt
-from helpers.servers import mariadb, postgres, s3
+from helpers.servers import bigquery, mariadb, postgres, s3
 from helpers.warehouse import Place, Warehouse
 from hypothesis import HealthCheck, settings
 
@@ -33,8 +33,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep each test to a folder of its own, without this machine's settings and long waits."""
-    for name in ("CONVERTLY_API_KEY", "CONVERTLY_BASE_URL", "SOURCES__CONVERTLY__API_KEY"):
+    keys = ("CONVERTLY_API_KEY", "SOURCES__CONVERTLY__API_KEY", "GOOGLE_APPLICATION_CREDENTIALS")
+    for name in (*keys, "CONVERTLY_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "gcloud"))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")  # Google's client asks the network where it runs
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
     monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
     monkeypatch.setenv("RUNTIME__REQUEST_BACKOFF_FACTOR", "0.001")
@@ -91,6 +94,8 @@ def place(request: pytest.FixtureRequest, servers: Any, tmp_path: Path) -> Place
         "sqlalchemy": lambda: servers(mariadb) if where else f"sqlite:///{tmp_path}/jobs.db",
         "duckdb": lambda: f"{tmp_path}/jobs.duckdb",
     }
+    if kind == "bigquery":
+        return Place(arguments, servers(bigquery))
     if kind == "ducklake":
         extensions: Any = duckdb_extensions  # instead of DuckDB's download
         extensions.import_extension("ducklake")

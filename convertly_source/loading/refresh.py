@@ -110,7 +110,7 @@ def delete_orphans(pipeline: dlt.Pipeline) -> None:
         jobs, results = map(client.make_qualified_table_name, ("jobs", "jobs__results"))
         client.execute_sql(
             f"DELETE FROM {results} WHERE NOT EXISTS"  # noqa: S608
-            f" (SELECT 1 FROM {jobs} WHERE {jobs}._dlt_id = {results}._dlt_root_id)"
+            f" (SELECT 1 FROM {jobs} AS held WHERE held._dlt_id = _dlt_root_id)"
         )
 
 

@@ -146,8 +146,8 @@ def _select_listed(
     with open_client(pipeline) as client, suppress(DestinationUndefinedEntity):
         jobs, removed = map(client.make_qualified_table_name, ("jobs", "removed_jobs"))
         rows: Any = client.execute_sql(
-            f"SELECT id, created_at, status FROM {jobs} WHERE _dlt_load_id > %s"  # noqa: S608
-            f" AND NOT EXISTS (SELECT 1 FROM {removed} WHERE {removed}.id = {jobs}.id)"
+            f"SELECT id, created_at, status FROM {jobs} AS held WHERE _dlt_load_id > %s"  # noqa: S608
+            f" AND NOT EXISTS (SELECT 1 FROM {removed} AS gone WHERE gone.id = held.id)"
             f" AND {condition}",
             refresh.mark(pipeline),
             *values,

@@ -101,5 +101,8 @@ REFERENCES = {  # they describe the tables: dlt makes no constraint of them
     "jobs__results": [_reference("job_id", "many_to_one")],
     "removed_jobs": [_reference("id", "zero_to_one")],
 }
+HINTS = {  # of one destination: others pass them over
+    "jobs": {"x-bigquery-cluster-columns": ["created_at", "id"]},
+}
 JOB_TYPES = _types(JOB_COLUMNS)
 RESULT_TYPES = _types(RESULT_COLUMNS)

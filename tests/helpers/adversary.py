@@ -613,7 +613,7 @@ class Life:
     def _judge_quiet_run(self) -> None:
         """Run once more: without news nothing is handed over, and nothing changes in the state."""
         state, loaded = self.state | {"jobs_read": 0}, self.loaded
-        is_many = len(self.account.jobs.by_id) > MAX_ENDED_JOBS
+        is_many = max(run["jobs"] for run in self.story) > MAX_ENDED_JOBS
         if state["count_has_risen"] or is_many or self.world.reopen:  # reopened jobs are news
             return
         self.loaded = {}

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg2
-import pytest
 from requests import Session
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
-from helpers.servers import free_port
+from helpers.servers import find_python, free_port
 
 AIRFLOW_RUN = Path(__file__).with_name("airflow_run.py")
 DAG = Path(__file__).resolve().parents[2] / "pipelines" / "airflow_dag.py"
@@ -38,12 +37,8 @@ class Airflow(NamedTuple):
     @classmethod
     def make(cls, version: str, home: Path, database: str = "") -> "Airflow":
         """Make a home with the DAG file, for the Python that the environment names."""
-        python = os.environ.get(PYTHONS[version])
-        if not python:
-            missing = pytest.fail if "NEEDS_SERVERS" in os.environ else pytest.skip
-            how = f"pip install -r tests/airflow-{version}-pins.txt ."
-            missing(f"{PYTHONS[version]} must name a Python where this was done: {how}")
-        airflow = cls(version, str(python), home, database)
+        python = find_python(PYTHONS[version], f"airflow-{version}-pins.txt, and this package")
+        airflow = cls(version, python, home, database)
         (home / "dags").mkdir(parents=True)
         (home / "tmp").mkdir()
         shutil.copy(DAG, home / "dags")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg2.extensions
-import pytest
 
 from convertly_source.files import copy_all
+from helpers.servers import PROJECT, find_python
 from helpers.warehouse import Place
 
 RUN_DBT = Path(__file__).with_name("run_dbt.py")
@@ -32,13 +32,9 @@ class DbtProject(NamedTuple):
         cls, folder: Path, settings: dict[str, str], dataset: str = "convertly_data"
     ) -> "DbtProject":
         """Copy the project, for the Python that the environment names."""
-        python = os.environ.get("DBT_PYTHON")
-        if not python:
-            missing = pytest.fail if "NEEDS_SERVERS" in os.environ else pytest.skip
-            how = "pip install -r tests/dbt-1.11-pins.txt"
-            missing(f"DBT_PYTHON must name a Python where this was done: {how}")
+        python = find_python("DBT_PYTHON", "dbt-1.11-pins.txt")
         copy_all(folder)
-        return cls(str(python), folder / "dbt", settings, dataset)
+        return cls(python, folder / "dbt", settings, dataset)
 
     @classmethod
     def of(cls, place: Place, folder: Path) -> "DbtProject":
@@ -50,6 +46,11 @@ class DbtProject(NamedTuple):
             parts = psycopg2.extensions.parse_dsn(url)
             names = {"host": "HOST", "user": "USER", "password": "PASSWORD", "dbname": "DATABASE"}
             settings = {f"PG{name}": parts[key] for key, name in names.items()}
+        elif target == "bigquery":
+            credentials = folder / "google.json"
+            credentials.write_text(settings["DESTINATION__BIGQUERY__CREDENTIALS"])
+            names = {"GOOGLE_APPLICATION_CREDENTIALS": str(credentials)}
+            settings = settings | names | {"GOOGLE_CLOUD_PROJECT": PROJECT}
         return cls.make(folder, {"DBT_TARGET": target, **settings}, dataset)
 
     def run(self, *commands: str) -> list[bool]:

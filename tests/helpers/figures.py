@@ -59,10 +59,16 @@ def select(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sql: s
         return [tuple(row) for row in client.execute_sql(sql) or []]
 
 
-def assert_figures(ask: Callable[[str, str], list[Row]], jobs: list[Job], gone: Job) -> None:
+def assert_figures(
+    ask: Callable[[str, str], list[Row]],
+    jobs: list[Job],
+    gone: Job,
+    *,
+    percentiles: tuple[str, ...] = ("p50_duration_seconds", "p95_duration_seconds"),
+) -> None:
     """Compare each view with figures of all jobs that were listed once; `gone` is one no longer.
 
-    `ask` selects columns from a view.
+    `ask` selects columns from a view. Without `percentiles`, these are left out.
     """
     names = "id, duration_seconds, total_files, bytes_in, bytes_out, bytes_saved, saved_percent"
     facts = {row[0]: row[1:] for row in ask(names, "job_facts")}
@@ -72,9 +78,10 @@ def assert_figures(ask: Callable[[str, str], list[Row]], jobs: list[Job], gone: 
     removed = ask("id, status", "job_facts WHERE removed_at IS NOT NULL")
     assert removed == [(gone["id"], gone["status"])]
 
-    names = "day, job_type, status, jobs, removed_jobs, failure_rate"
-    names += ", p50_duration_seconds, p95_duration_seconds, bytes_saved"
-    assert {row[:3]: row[3:] for row in ask(names, "daily_jobs")} == days(jobs, gone)
+    names = "day, job_type, status, jobs, removed_jobs, failure_rate, bytes_saved"
+    names = ", ".join([names, *percentiles])
+    figures = {key: row[: 4 + len(percentiles)] for key, row in days(jobs, gone).items()}
+    assert {row[:3]: row[3:] for row in ask(names, "daily_jobs")} == figures
 
     all_files = [item for job in jobs for item in files(job)]
     names = "mime_type, files, bytes_in, bytes_out, bytes_saved, saved_percent"
@@ -101,7 +108,7 @@ def days(jobs: list[Job], gone: Job) -> dict[Row, Row]:
         times = [took for took in map(seconds, group) if took is not None]
         saved = weigh([item for job in group for item in files(job)])[2]
         middle = median(times) if times else None
-        expected[key] = (len(group), group.count(gone), rate, middle, p95(times), saved)
+        expected[key] = (len(group), group.count(gone), rate, saved, middle, p95(times))
     return expected
 
 

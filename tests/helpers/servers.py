@@ -1,5 +1,6 @@
 """Real servers for the tests, on this machine alone, each in a folder of its own."""
 
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,8 @@ from urllib.request import urlopen
 import psycopg2
 import pymysql
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from playwright.sync_api import Browser, sync_playwright
 from s3fs import S3FileSystem
 
@@ -25,7 +28,10 @@ PATH = os.pathsep.join(
     [os.environ["PATH"], "/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
 )
 BUCKET = "jobs"
+PROJECT = "convertly-tests"
 PACKAGES = "postgresql mariadb-server chromium"
+BIGQUERY = pytest.param("bigquery", marks=[pytest.mark.slow, pytest.mark.xdist_group("bigquery")])
+BIGQUERY_EMULATOR = Path(__file__).with_name("bigquery_emulator.py")
 EXPLORE_JOBS = Path(__file__).resolve().parents[2] / "pipelines" / "explore_jobs.py"
 QUIET = (  # chromium asks nobody for updates, lists or accounts
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
@@ -40,6 +46,15 @@ def find(program: str) -> str:
         missing = pytest.fail if "NEEDS_SERVERS" in os.environ else pytest.skip
         missing(f"{program} is not installed: apt-get install {PACKAGES}")
     return path
+
+
+def find_python(variable: str, requirements: str) -> str:
+    """Find the Python of an environment. Without it a test is skipped, but for `.ci/run`."""
+    python = os.environ.get(variable)
+    if not python:
+        missing = pytest.fail if "NEEDS_SERVERS" in os.environ else pytest.skip
+        missing(f"{variable} must name a Python with the packages of tests/{requirements}")
+    return str(python)
 
 
 def free_port() -> int:
@@ -139,6 +154,37 @@ def s3() -> Iterator[dict[str, str]]:
         yield {prefix + name: value for name, value in keys.items()} | {
             "DESTINATION__FILESYSTEM__BUCKET_URL": f"s3://{BUCKET}"
         }
+
+
+@contextmanager
+def bigquery() -> Iterator[dict[str, str]]:
+    """Run an emulator of BigQuery; yield the environment that dlt takes it from."""
+    python = find_python("BIGQUERY_EMULATOR_PYTHON", "bigquery-pins.txt")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    with TemporaryDirectory() as folder:
+        server = subprocess.Popen(
+            [python, str(BIGQUERY_EMULATOR), str(port)],
+            env={"PATH": os.environ["PATH"], "HOME": folder},
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        health = f"http://127.0.0.1:{port}/healthz"
+        with running(server, lambda: urlopen(health).close()):
+            account = {
+                "type": "service_account",
+                "project_id": PROJECT,
+                "token_uri": url + "/token",
+            }
+            account |= {"client_email": "tests@example.com", "private_key": key.decode()}
+            yield {
+                "BIGQUERY_EMULATOR_HOST": url,
+                "DESTINATION__BIGQUERY__CREDENTIALS": json.dumps(account),
+            }
 
 
 @contextmanager

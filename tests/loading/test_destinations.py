@@ -11,12 +11,14 @@ from dlt.common.libs.deltalake import get_delta_tables
 from dlt.common.libs.pyiceberg import get_iceberg_tables
 from dlt.pipeline.exceptions import PipelineStepFailed
 from helpers.model import summary
-from helpers.script import load_from
+from helpers.script import access, load_from, run
+from helpers.servers import BIGQUERY, PROJECT
 from helpers.warehouse import Place
 
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.errors import explained
+from convertly_source.loading import Target
 from convertly_source.tables.records import fingerprint
 
 Serve = Callable[..., DemoAPI]
@@ -28,6 +30,15 @@ COLUMNS = {
     "removed_jobs": ("id",),
     "runs": ("kind", "listed", "held"),
 }
+
+
+def slow(*places: str) -> list[Any]:
+    """Return places that need a server, or take seconds."""
+    return [pytest.param(name, marks=pytest.mark.slow) for name in places]
+
+
+SLOW_DATABASES = [*slow("ducklake", "postgres", "sqlalchemy", "sqlalchemy on mariadb"), BIGQUERY]
+SLOW_LAKES = slow("delta", "iceberg", "delta on s3", "iceberg on s3")
 
 
 def read(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tables:
@@ -75,7 +86,7 @@ def assert_equal(tables: Tables, account: DemoAccount, gone: list[str]) -> None:
             expected.append((job["id"], *fields, items))
     assert sorted(loaded) == sorted(expected)
     assert len(tables["jobs"]) == len(expected) + len(gone)
-    assert len(tables["jobs__results"]) == sum(map(len, results.values()))
+    assert results.keys() <= {row["id"] for row in tables["jobs"]}
     rejected = sorted(row["fingerprint"] for row in tables["rejected_jobs"])
     assert rejected == sorted(fingerprint(job) for job in account.jobs if not job["id"])
     raw = tables["rejected_jobs"][0]["raw"]
@@ -86,16 +97,7 @@ def assert_equal(tables: Tables, account: DemoAccount, gone: list[str]) -> None:
 @pytest.mark.no_cover
 @pytest.mark.parametrize(
     "place",
-    [
-        "duckdb",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in (
-                *("ducklake", "postgres", "sqlalchemy", "sqlalchemy on mariadb"),
-                *("delta", "iceberg", "delta on s3", "iceberg on s3"),
-            )
-        ),
-    ],
+    ["duckdb", *SLOW_DATABASES, *SLOW_LAKES],
     indirect=True,
 )
 def test_a_destination_equals_the_account(
@@ -134,6 +136,46 @@ def test_a_destination_equals_the_account(
     assert all(row["listed"] == row["held"] for row in tables["runs"])
     # A window reads its jobs again: what is there already is not doubled.
     load(120, "--end-date", "2027-01-01")
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize("place", ["duckdb", *SLOW_DATABASES], indirect=True)
+def test_a_database_is_verified_and_refreshed(
+    serve: Serve, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that is gone after its end is removed by `verify`, its rows by a full refresh."""
+    api = serve(DemoAccount(60))
+    account = api.account
+    account.create()["id"] = None
+
+    def do(*arguments: str) -> Tables:
+        done = run(*arguments, *place.arguments, **access(api), **place.settings)
+        assert done.returncode == 0, done.stderr
+        assert "WARN" not in done.stderr
+        return read(place, tmp_path, monkeypatch)
+
+    assert_equal(do("load"), account, [])
+    gone = next(job for job in account.jobs if job["status"] == "completed" and summary(job)[-1])
+    account.cancel(gone)
+    assert_equal(do("verify"), account, [gone["id"]])
+    assert_equal(do("load", "--full-refresh"), account, [])
+
+
+@pytest.mark.parametrize("place", [BIGQUERY], indirect=True)
+def test_bigquery_clusters_the_jobs(
+    serve: Serve, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On BigQuery, queries of a range of `created_at` read a part of the table `jobs`."""
+    _, dataset, *_ = place.arguments
+    load_from(serve(DemoAccount(5)), *place.arguments, **place.settings)
+    for name, value in place.settings.items():
+        monkeypatch.setenv(name, value)
+    with Target("bigquery", dataset).pipeline(tmp_path).sql_client() as client:
+        jobs = client.native_connection.list_jobs()
+        queries = [job.query for job in jobs if job.job_type == "query"]
+    made = [table for query in queries for table in query.split("CREATE TABLE ")]
+    clustered = {table.split()[0] for table in made if "CLUSTER BY `created_at`, `id`" in table}
+    assert clustered == {f"`{PROJECT}`.`{name}`.`jobs`" for name in (dataset, f"{dataset}_staging")}
 
 
 def test_plain_files_are_refused(
