@@ -106,10 +106,12 @@ class Listing(Pages):
     def _ways(self, group: "Group") -> Iterator[tuple[int, int]]:
         """Yield the ways through a group: a limit, and by how much its second page is shifted.
 
-        Newest first, shifts that lead beyond the newest page are alike.
+        The first one takes the fewest pages. The larger the shift, the more of a small group is
+        shown twice. Newest first, shifts that lead beyond the newest page are alike.
         """
+        yield self.size, 0
         for limit in cycle(range(self.size, 1, -1)):
-            for shift in range(limit - 1):
+            for shift in range(limit - 2, -1, -1):
                 end = group.start + 2 * (limit - 1) - shift
                 if not self.is_newest_first or end <= self.total or shift == limit - 2:
                     yield limit, shift
@@ -129,7 +131,9 @@ class Group:
         self._created_at, self._handed = created_at, set(handed)
         self._seen = set[str]()
         self._whole: set[str] | None = None  # all of them, until they are seen again
-        self.pages, self.useful_pages, self._rounds = 0, 1, 0  # useful in the first round
+        self.pages = 0
+        self.useful_pages = 2  # of the first round; a group fills one, at least
+        self._rounds = 0
 
     def begin(self, start: int, total: int) -> None:
         """Begin a round."""
