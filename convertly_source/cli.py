@@ -19,7 +19,6 @@ from runpy import run_module
 from subprocess import list2cmdline
 from typing import Any, NoReturn
 
-import dlt
 from dlt.common.configuration import with_config
 from dlt.common.configuration.utils import get_resolved_traces
 
@@ -28,16 +27,15 @@ from convertly_source.errors import SettingsError, explained
 from convertly_source.files import IS_CHECKOUT, copy_all, shipped
 from convertly_source.loading import LoadResult, Target, load_account, verify_account
 from convertly_source.loading.backfill import (
+    Checkpoint,
     Window,
     check,
     count_listed,
-    is_loaded,
     load_window,
     plan_windows,
 )
 from convertly_source.loading.load import PAGES_PER_CHUNK
 from convertly_source.loading.settings import configure
-from convertly_source.loading.target import describe
 from convertly_source.loading.views import refuse_views
 from convertly_source.progress import Progress
 from convertly_source.reading.job import BEGINNING
@@ -230,46 +228,24 @@ def backfill(options: argparse.Namespace, rows: Counter[str]) -> None:
     with account_settings(demo=options.demo) as settings:
         windows = plan_windows(target, settings, options.start, options.end, options.days)
         whole = Window(windows[0].start, windows[-1].end)
-        notes = Notes(target, settings, whole.start)
-        ahead = Window(notes.loaded_until, whole.end)
+        checkpoint = Checkpoint(target, settings, whole.start)
+        ahead = Window(checkpoint.loaded_until, whole.end)
         progress = Progress(total=count_listed(settings, ahead))
         for number, window in enumerate(windows, 1):
-            if window.end > notes.loaded_until:
+            if window.end > checkpoint.loaded_until:
                 new = load_window(window, target, settings, progress)
                 rows.update(new)
-                notes.note(window.end)
+                checkpoint.save(window.end)
                 start, end = (f"{timestamp:%Y-%m-%d %H:%M}" for timestamp in window)
                 counts = f"{new['jobs']:,} jobs and {new['jobs__results']:,} results"
                 print(f"{number} of {len(windows)}: {start} to {end}, {counts}", flush=True)
         result = check(whole, target, settings)
-        notes.note(whole.start)  # the next run loads all windows again
-    print(f"All {result.jobs:,} jobs of these windows are in {notes.place}. Continue with:")
+        checkpoint.save(whole.start)  # the next run loads all windows again
+    print(f"All {result.jobs:,} jobs of these windows are in {checkpoint.place}. Continue with:")
     given = [f"--destination={options.destination}", f"--dataset={options.dataset}"]
     given += ["--demo"] if options.demo else []
     given += [f"--start-date={result.start_date.isoformat()}"]
     print(f"  convertly-source load {_as_typed(given)}")
-
-
-class Notes:
-    """How far a backfill has come: in dlt's folder of pipelines, until it has ended.
-
-    They count only while the warehouse holds as many jobs as the account up to there.
-    """
-
-    def __init__(self, target: Target, settings: dict[str, Any], start: Any) -> None:
-        self._state = dlt.pipeline("convertly_backfill")
-        self._start = start
-        self.loaded_until = start
-        self.place = describe(target.pipeline())
-        with suppress(KeyError):
-            loaded = Window.parse(*self._state.get_local_state_val(self.place))
-            if loaded.start == start and is_loaded(loaded, target, settings):
-                self.loaded_until = loaded.end
-
-    def note(self, end: Any) -> None:
-        """Note that all windows up to there are loaded."""
-        bounds = [timestamp.isoformat() for timestamp in (self._start, end)]
-        self._state.set_local_state_val(self.place, bounds)
 
 
 def check_settings(_: argparse.Namespace, __: Counter[str]) -> None:

@@ -6,7 +6,7 @@ is kept apart: each has a staging dataset of its own, which it drops, and leaves
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, time, timedelta, timezone
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from convertly_source.errors import ResponseError, SettingsError
 from convertly_source.loading.load import load_in_chunks
 from convertly_source.loading.locks import database_lock, file_lock
 from convertly_source.loading.refused import without_failures_in_the_log
+from convertly_source.loading.state import refuse_other_account
 from convertly_source.loading.target import (
     Target,
     count_rows,
@@ -30,7 +31,6 @@ from convertly_source.loading.target import (
     drop_staging,
     refuse_ambiguous_name,
     refuse_naming,
-    refuse_other_account,
     restore_schema,
     select_value,
     using,
@@ -77,6 +77,28 @@ class BackfillResult(NamedTuple):
 
     jobs: int
     start_date: datetime  # an ordinary run from here on follows all that may still change
+
+
+class Checkpoint:
+    """How far a backfill has come, in dlt's folder of pipelines, until it has ended.
+
+    It counts only while the warehouse holds as many jobs as the account up to there.
+    """
+
+    def __init__(self, target: Target, settings: SourceSettings, start: datetime) -> None:
+        self._state = dlt.pipeline("convertly_backfill")
+        self._start = start
+        self.loaded_until = start
+        self.place = describe(target.pipeline())
+        with suppress(KeyError):
+            loaded = Window.parse(*self._state.get_local_state_val(self.place))
+            if loaded.start == start and is_loaded(loaded, target, settings):
+                self.loaded_until = loaded.end
+
+    def save(self, end: datetime) -> None:
+        """Save that all windows up to there are loaded."""
+        bounds = [timestamp.isoformat() for timestamp in (self._start, end)]
+        self._state.set_local_state_val(self.place, bounds)
 
 
 def split(whole: Window, days: float) -> list[Window]:

@@ -23,21 +23,23 @@ from convertly_source.loading.comments import add_comments, descriptions
 from convertly_source.loading.locks import database_lock, file_lock, has_lock
 from convertly_source.loading.refused import refusals_explained, without_failures_in_the_log
 from convertly_source.loading.settings import configure
-from convertly_source.loading.target import (
-    Target,
+from convertly_source.loading.state import (
     count_has_risen,
-    count_rows,
-    describe,
     has_lost_state,
-    is_lake,
-    kept_open,
     known_account,
     knows_jobs,
     loaded_host,
+    refuse_other_account,
+)
+from convertly_source.loading.target import (
+    Target,
+    count_rows,
+    describe,
+    is_lake,
+    kept_open,
     name_in_sql,
     refuse_ambiguous_name,
     refuse_naming,
-    refuse_other_account,
     repair_tables,
     restore,
     stored_tables,

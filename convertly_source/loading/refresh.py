@@ -13,12 +13,12 @@ from typing import Any
 import dlt
 
 from convertly_source.errors import ConvertlyError
+from convertly_source.loading.state import known_account
 from convertly_source.loading.target import (
     SCHEMA,
     commit_state,
     drop_staging,
     is_lake,
-    known_account,
     open_client,
     stored_tables,
 )

@@ -85,10 +85,10 @@ class VerifyRun(IncrementalRun):
             listed, held = self.comparison.counts
             raise ResponseError(f"The API says that there are {listed:,} jobs, and lists {held:,}.")
 
-    def _all(self) -> Iterator[Changes]:
+    def _find_changes(self) -> Iterator[Changes]:
         """Run as usual, then compare; jobs that are created from now on wait for the next run."""
         try:
-            for changes in super()._all():
+            for changes in super()._find_changes():
                 self._held_jobs.follow(changes)
                 self._note_rejected(changes.rejected)
                 yield changes

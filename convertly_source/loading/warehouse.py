@@ -13,12 +13,8 @@ from dlt.common.time import ensure_datetime_in_tz
 from convertly_source.api.client import FINAL_STATUSES
 from convertly_source.loading import refresh
 from convertly_source.loading.held import HeldJob, HeldJobs
-from convertly_source.loading.target import (
-    count_rows,
-    landmarks,
-    note_recorded,
-    open_client,
-)
+from convertly_source.loading.state import landmarks, note_recorded
+from convertly_source.loading.target import count_rows, open_client
 from convertly_source.loading.verify import VerifyRun
 from convertly_source.reading.job import NOT_HELD
 from convertly_source.reading.landmarks import MAX_LANDMARKS, Landmark

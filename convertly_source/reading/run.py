@@ -110,8 +110,8 @@ class IncrementalRun:
         for key, job in stored.unfinished.items():
             if self._start <= job[0] <= self._until and status in (None, job[1]):
                 self.state["tracked"].setdefault(key, job)
-        self._is_second_look = state["count_has_risen"]
-        if self._is_second_look:
+        self._reads_again = state["count_has_risen"]
+        if self._reads_again:
             self.state |= {"cursor": None, "held": 0, "count_has_risen": False}
         self._held_before = self.state["held"]
         self._since = max(self._start, self._horizon)
@@ -125,7 +125,7 @@ class IncrementalRun:
         self._removed = 0  # of those that `held` had
         self._late = 0  # jobs that are listed and still to be loaded
         self._handed_over = array("q")  # hashes of ids
-        self.changes = self._all()
+        self.changes = self._find_changes()
 
     @property
     def held(self) -> int:
@@ -143,7 +143,7 @@ class IncrementalRun:
         """The time from which on the next run reads again."""
         return max(self.state["cursor"] or BEGINNING, BEGINNING + LAG) - LAG
 
-    def _all(self) -> Iterator[Changes]:
+    def _find_changes(self) -> Iterator[Changes]:
         """Read; what is created from now on waits for the next run."""
         if self._listing.is_ordered:
             with suppress(DisorderError):
@@ -165,7 +165,8 @@ class IncrementalRun:
         self._listed_before = page.count_before(self._since)
         if self._is_continued:
             self._move_positions(self.state["held"] - self._listed_before)
-        elif self._since > BEGINNING + TICK or self._is_second_look:  # `total` counts too many
+        elif self._since > BEGINNING + TICK or self._reads_again:
+            # A first read checks `total`; read again, it may count what no page has.
             self.state["held"] = self._listed_before
         held = self.state["held"]
         self.expected = max(0, newest.end - self._listed_before)

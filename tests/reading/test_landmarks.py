@@ -16,7 +16,8 @@ from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.errors import SettingsError, explained
 from convertly_source.loading import Target
 from convertly_source.loading.backfill import plan_windows
-from convertly_source.loading.target import landmarks, restore
+from convertly_source.loading.state import landmarks
+from convertly_source.loading.target import restore
 from convertly_source.reading.job import ListedJob, PositionedJob
 from convertly_source.reading.landmarks import MAX_LANDMARKS, Landmark, add_landmark
 
