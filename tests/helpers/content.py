@@ -155,10 +155,14 @@ CASES = {
         [{"extra_fields": ODD}],
     ),
 }
-READ_AS_A_DATE = {"id": "\uf0262026-05-01", "created_at": "2026-05-01T10:00:00Z"}  # by dlt
+READ_AS_A_DATE = {"id": "\uf0262026-05-01"}  # by dlt
 NO_OBJECTS: list[Any] = [None, "text", 5, True, ["a"]]
 ENTRIES = [*NO_OBJECTS, {"id": "no time \0", "note": "\0"}, READ_AS_A_DATE]
-REASONS = ["no usable created_at", "no usable id", *["not an object"] * 5]
+REASONS = [
+    "no usable created_at",
+    "no usable id and no usable created_at",
+    *["not an object"] * len(NO_OBJECTS),
+]
 
 
 def is_same(value: Any, stored: Any) -> bool:
