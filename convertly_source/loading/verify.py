@@ -10,7 +10,14 @@ from convertly_source.loading.held import HeldJob, HeldJobs
 from convertly_source.reading.job import PositionedJob, RemovedJob
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import DisorderError
-from convertly_source.reading.run import Changes, IncrementalRun, RunState, StoredJobs, Window
+from convertly_source.reading.run import (
+    NOTHING_STORED,
+    Changes,
+    IncrementalRun,
+    RunState,
+    StoredJobs,
+    Window,
+)
 from convertly_source.tables.records import fingerprint
 
 
@@ -52,8 +59,8 @@ class VerifyRun(IncrementalRun):
         held_jobs: HeldJobs,
         store: Store,
         read_all: bool,
-        stored: StoredJobs,
         trust_account: bool = False,
+        stored: StoredJobs = NOTHING_STORED,
     ) -> None:
         state = state | {"count_has_risen": False}
         super().__init__(listing, status, state, window, trust_account=trust_account, stored=stored)
