@@ -18,8 +18,7 @@ from convertly_source.errors import explained
 from convertly_source.loading import Target, VerifyResult, verify_account
 from convertly_source.loading.held import HeldJob, HeldJobs
 from convertly_source.loading.locks import file_lock
-from convertly_source.loading.target import restore, working_folder
-from convertly_source.loading.warehouse import Warehouse
+from convertly_source.loading.target import working_folder
 from convertly_source.reading.job import BEGINNING, END, ListedJob, positioned
 from convertly_source.tables.records import fingerprint
 
@@ -391,20 +390,6 @@ def test_it_waits_for_a_load_under_way(serve: Serve) -> None:
     place = load_into(TARGET, api).place
     with file_lock(working_folder(place), place):
         assert_refused(run("verify", "--wait=0.1", **access(api)), 1, "is under way")
-
-
-@pytest.mark.covers
-def test_rows_of_earlier_versions_are_not_counted(serve: Serve, tmp_path: Path) -> None:
-    """Where `rejected_jobs` has no `created_at`, its rows are read as if they were lost."""
-    account = settled(20)
-    account.jobs[3]["id"] = None
-    api = serve(account)
-    load_into(TARGET, api)
-    pipeline = TARGET.pipeline(tmp_path)
-    restore(pipeline)
-    assert len([*Warehouse(pipeline).rejected_jobs()]) == 1
-    del pipeline.default_schema.tables["rejected_jobs"]["columns"]["created_at"]
-    assert not [*Warehouse(pipeline).rejected_jobs()]
 
 
 @pytest.mark.covers
