@@ -110,7 +110,9 @@ class Listing(Pages):
         shown twice. Newest first, shifts that lead beyond the newest page are alike.
         """
         yield self.size, 0
-        for limit in cycle(range(self.size, 1, -1)):
+        limits = cycle(range(self.size, 1, -1))
+        while True:
+            limit = next(limits)
             for shift in range(limit - 2, -1, -1):
                 end = group.start + 2 * (limit - 1) - shift
                 if not self.is_newest_first or end <= self.total or shift == limit - 2:

@@ -178,6 +178,7 @@ def test_rows_that_were_never_counted_are_no_rise(serve: Serve) -> None:
     assert sentences == []
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 def test_without_removed_jobs_nothing_is_followed_for_ever(serve: Serve) -> None:
     """Where `removed_jobs` is not loaded, a job that is gone is not looked for in each run."""

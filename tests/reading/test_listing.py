@@ -221,16 +221,19 @@ def test_one_time_on_small_pages_is_read_by_every_limit(order: Any) -> None:
         assert set(shelf.jobs) == {job["id"] for job in api.account.jobs}
 
 
-def test_a_group_that_hardly_passes_a_page_is_read() -> None:
+@pytest.mark.parametrize(("page_size", "size", "requests"), [(100, 109, 20), (5, 7, 60)])
+def test_a_group_that_hardly_passes_a_page_is_read(
+    page_size: int, size: int, requests: int
+) -> None:
     """Pages that lead beyond the newest job are alike: they don't count as ways through a group."""
     for seed in range(8):
-        account = DemoAccount(200)
-        for gap in [1] + [0] * 108:
+        account = DemoAccount(2 * page_size)
+        for gap in [1] + [0] * (size - 1):
             account.create(timedelta(minutes=gap))
         shelf, api = Shelf(), Planned(account, seed=seed)
-        shelf.run(api)
+        shelf.run(api, page_size=page_size)
         assert set(shelf.jobs) == {job["id"] for job in account.jobs}
-        assert len(api.requests) < 20
+        assert len(api.requests) < requests
 
 
 def test_every_page_is_tried_before_a_group_is_given_up() -> None:
