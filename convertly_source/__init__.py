@@ -1,8 +1,8 @@
 """A dlt source for the jobs of a Convertly account (https://convertly.sh).
 
-A job passes four folders: `api` fetches a page of the list, `reading` decides which jobs a run
-reads, `tables` turns a job into rows, `loading` loads them. `source` makes a dlt source of the
-first three; `cli` is the command line.
+Four packages handle a job in turn: `api` fetches a page of the list, `reading` decides which jobs
+to read, `tables` turns each job into rows, and `loading` loads the rows. `source` combines the
+first three into a dlt source; `cli` is the command line.
 """
 
 from convertly_source.source import convertly_source

@@ -79,7 +79,7 @@ class SettingsError(ConvertlyError, TerminalException):
 
 
 class UnavailableError(ConvertlyError, TransientException):
-    """The API can't be reached, keeps failing, or its list moves faster than it can be read."""
+    """The API is unreachable, keeps failing, or changes its list faster than it can be read."""
 
     exit_code = 3
 

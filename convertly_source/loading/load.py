@@ -297,9 +297,6 @@ def _begin(
     metrics = source.resources["jobs"].custom_metrics
     can_repair = not is_lake(pipeline) and "jobs" in stored_tables(pipeline)
     is_damaged = can_repair and _repair(pipeline, source, report)
-    account = known_account(pipeline)
-    if is_damaged:
-        account["landmarks"] = known_landmarks(pipeline)
     if is_damaged and not metrics["is_whole"]:
         report("This load reads a part of the account: load once without a range and a status.")
     is_demo = loaded_host(pipeline) == DEMO_HOST != metrics["host"]
@@ -310,6 +307,7 @@ def _begin(
     else:
         refuse_other_account(pipeline, metrics["host"])
         if is_damaged:
+            account = known_account(pipeline) | {"landmarks": known_landmarks(pipeline)}
             refresh.begin(pipeline, account=account)
         refresh.resume(pipeline, is_whole=metrics["is_whole"])
 

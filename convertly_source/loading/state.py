@@ -32,7 +32,7 @@ def count_has_risen(pipeline: dlt.Pipeline) -> bool:
 
 
 def note_recorded(pipeline: dlt.Pipeline, fingerprints: list[str]) -> None:
-    """Let the next load know as recorded only these of the jobs that can't be stored."""
+    """Set which rejected jobs the next load takes for recorded, by their fingerprints."""
     with pipeline.managed_state() as state:
         resources: Any = state.get("sources", {}).get(SCHEMA, {}).get("resources", {})
         if "rejected_jobs" in resources:

@@ -28,7 +28,7 @@ NAME = "convertly"  # of the pipeline
 SCHEMA = "convertly"
 KEPT_STATES = 20  # of those that are stored, the last ones
 KEPT_LOADS = 20  # of those that dlt's commands show, the last ones
-_open_clients = WeakKeyDictionary[dlt.Pipeline, SqlClientBase[Any] | None]()
+_open_clients = WeakKeyDictionary[dlt.Pipeline, SqlClientBase[Any]]()
 
 
 class Target(NamedTuple):
@@ -149,16 +149,16 @@ def kept_open(pipeline: dlt.Pipeline) -> Iterator[None]:
         yield
         return
     with pipeline.sql_client() as client:
-        before, _open_clients[pipeline] = _open_clients.get(pipeline), client
+        _open_clients[pipeline] = client
         try:
             yield
         finally:
-            _open_clients[pipeline] = before
+            del _open_clients[pipeline]
 
 
 @contextmanager
 def open_client(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any]]:
-    """Yield the client that is kept open, else one that is open meanwhile."""
+    """Yield the client that `kept_open` holds, else open one for the block."""
     if client := _open_clients.get(pipeline):
         yield client
         return

@@ -53,7 +53,7 @@ class Warehouse:
     def rejected_jobs(
         self, since: datetime | None = None, before: datetime | None = None
     ) -> Iterator[HeldJob]:
-        """Yield the jobs of a range that can't be stored."""
+        """Yield the rows of `rejected_jobs` for a range of `created_at`."""
         where, bounds = _range(since, before)
         for key, created_at, status in self._select(
             "rejected_jobs", "fingerprint, created_at, status", where, *bounds

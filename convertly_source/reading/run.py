@@ -119,9 +119,9 @@ class IncrementalRun:
         self._counts = Counter[datetime]()  # of the jobs read that the next run reads again
         tracked = self.state["tracked"].items()
         self._missing = {key: job for key, job in tracked if job[1] not in FINAL_STATUSES}
-        times = [(job[0], key) for key, job in self._missing.items()]
-        to_pass = [one for one in times if not self._is_continued or one[0] >= self._since]
-        self._to_pass = sorted(to_pass, reverse=True)  # reading comes by the last one first
+        oldest = self._since if self._is_continued else BEGINNING
+        missing = [(job[0], key) for key, job in self._missing.items() if job[0] >= oldest]
+        self._to_pass = sorted(missing, reverse=True)  # the last one is the next to be passed
         self._removed = 0  # of those that `held` had
         self._late = 0  # jobs that are listed and still to be loaded
         self._handed_over = array("q")  # hashes of ids

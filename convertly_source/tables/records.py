@@ -32,7 +32,7 @@ def fingerprint(job: Any) -> str:
 def rejected_record(
     job: ListedJob, created_at: datetime | None = None, error: Exception | None = None
 ) -> dict[str, Any]:
-    """Return the row of `rejected_jobs` for a job that can't be stored, or failed to be mapped.
+    """Return the row of `rejected_jobs` for a job that is not usable, or that mapping failed on.
 
     `created_at` stands in where it has none of its own.
     """

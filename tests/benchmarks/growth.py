@@ -5,8 +5,8 @@
 First loads with pipelines/load_jobs.py of 1,000 to 100,000 jobs, and the reading alone of up to
 1,000,000. Then, in a history of 100,000 jobs, runs with 10 to 10,000 new jobs, runs after 1 to
 1,000 older jobs have ended, scattered over all of it, and runs while 0 to 10,000 of them stay open:
-quiet ones, and the hourly ones of an account that gets a job a second. The figures go into
-README.md, and into growth.svg beside it.
+some with nothing new, some with 3,600 new jobs, as an hour brings at one per second. The figures go
+into README.md, and into growth.svg beside it.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SCRIPT = PEERS["load_jobs"]
 READER = SCRIPT._replace(command=["{python}", f"{HERE}/peers/extract.py"], results="")
 READ, FIRST = "first load, only read, by jobs", "first load, by jobs"
 NEW, ENDED = "later run, by new jobs", "later run, by older jobs that have ended"
-OPEN, BUSY = "quiet run, by open jobs", "run after an hour of a job a second, by open jobs"
+OPEN, BUSY = "nothing new, by open jobs", "3,600 new jobs, by open jobs"
 POWERS = [10**power for power in range(9)]
 FIGURES = {"requests": "log", "CPU seconds": "log", "peak MB": "linear"}  # and their scales
 Point = dict[str, Any]
