@@ -261,7 +261,9 @@ class IncrementalRun:
     def _advance(self, times: list[datetime]) -> None:
         """Move the cursor on, but not to times in the future, and `held` with it."""
         times = [time for time in times if BEGINNING + TICK < time <= self._listing.now]
-        self.state["cursor"] = max(times, default=self.state["cursor"])
+        before = self.state["cursor"] or BEGINNING  # the youngest job may have vanished since
+        if times and max(times) > before:
+            self.state["cursor"] = max(times)
         for time in [time for time in self._counts if time < self._horizon]:
             self.state["held"] += self._counts.pop(time)
         while self._to_pass and self._to_pass[-1][0] < self._horizon:

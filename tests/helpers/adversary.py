@@ -367,8 +367,19 @@ class Server:
         self.most_requests = self.most_moves = NO_LIMIT
         self._replica, self._replayed = Jobs(), 0
 
+    @property
+    def pages(self) -> float:
+        """The number of pages of the list, with an overlap of one job."""
+        size = min(self.world.page_size, self.world.largest_page)
+        return len(self.account.jobs.by_id) / max(1, size - 1)
+
+    @property
+    def fair_requests(self) -> int:
+        """The requests that a run may need for the jobs that are listed now."""
+        return 600 + int(40 * self.pages)
+
     def page(self, offset: int, limit: int, status: str | None = None) -> JobsPage:
-        """JobsPage a request."""
+        """Answer a request."""
         world, account = self.world, self.account
         self.requests += 1
         if self.requests > self.most_requests:
@@ -376,6 +387,7 @@ class Server:
         account.tick += 1
         if self.is_moving and self.requests < self.most_moves:
             account.move()
+            self.most_requests = max(self.most_requests, self.fair_requests)  # it may have grown
         self._replay(account.tick - (world.replica_lag if self.is_moving else 0))
         is_behind = self.is_moving and self.rnd.random() < world.replica
         is_behind |= bool(self.is_moving and status and world.status_lists_lag)
@@ -530,9 +542,9 @@ class Life:
         if self.failures:
             return
         server, there = self.server, set(self.account.jobs.by_id)
-        pages = len(there) / max(1, min(self.world.page_size, self.world.largest_page) - 1)
         server.is_moving, server.requests = is_moving, 0
-        server.most_requests, server.most_moves = 600 + int(40 * pages), 100 + int(4 * pages)
+        server.most_requests = server.fair_requests
+        server.most_moves = 100 + int(4 * server.pages)
         self.story.append({"moving": is_moving, "kill": kill, "jobs": len(there)})
         try:
             is_complete = self._load(kill)
@@ -613,7 +625,7 @@ class Life:
     def _judge_quiet_run(self) -> None:
         """Run once more: without news nothing is handed over, and nothing changes in the state."""
         state, loaded = self.state | {"jobs_read": 0}, self.loaded
-        is_many = max(run["jobs"] for run in self.story) > MAX_ENDED_JOBS
+        is_many = len(self.loaded) > MAX_ENDED_JOBS  # which are remembered
         if state["count_has_risen"] or is_many or self.world.reopen:  # reopened jobs are news
             return
         self.loaded = {}

@@ -219,6 +219,22 @@ def test_many_jobs_of_the_last_minutes_are_not_loaded_again() -> None:
     assert_equal(shelf, api.account)
 
 
+def test_the_cursor_stays_when_the_youngest_job_vanishes() -> None:
+    """The jobs that stood LAG before it are not loaded again once the youngest one is gone."""
+    api, shelf = DemoAPI(settled(100)), Shelf()
+    late, youngest = api.account.create(3 * MINUTE), api.account.create(3 * MINUTE)
+    api.account.finish(late)
+    api.account.jobs.remove(late)
+    shelf.run(api)
+    api.account.cancel(youngest)
+    api.account.jobs.append(late)
+    for expected in (1, 0):
+        shelf.run(api)
+        assert shelf.handed_over == expected
+        assert shelf.state["cursor"] == created_at(youngest)
+        assert_equal(shelf, api.account)
+
+
 def test_what_is_remembered_of_the_last_minutes_is_bounded() -> None:
     """Of more jobs than that, those that were created first are handed over again."""
     api, shelf = DemoAPI(settled(10)), Shelf()
