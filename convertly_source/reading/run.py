@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from datetime import datetime, timedelta
+from heapq import nlargest
 from itertools import compress
 from typing import NamedTuple, TypedDict
 
@@ -254,7 +255,8 @@ class IncrementalRun:
         if is_prefix and changed:  # a run without news leaves the state as it is
             self.state["landmarks"] = add_landmark(self.state["landmarks"], jobs)
         self._handed_over.extend(hash(job.id) for job in changed)
-        self._forget_ended()
+        if jobs:  # a page of a group may show none for the first time
+            self._forget_ended()
         self.state["jobs_read"] += len(jobs)
         yield Changes(changed, jobs_read=len(jobs))
 
@@ -292,11 +294,11 @@ class IncrementalRun:
         """Forget ended jobs that the next run will not read again, or that are too many."""
         tracked, horizon = self.state["tracked"], self._horizon
         ended = [(job[0], key) for key, job in tracked.items() if job[1] in FINAL_STATUSES]
-        if ended:
-            limit = sorted(ended)[-MAX_ENDED_JOBS:][0]
-            for created_at, key in ended:
-                if created_at < horizon or (created_at, key) < limit:
-                    del tracked[key]
+        kept = [job for job in ended if job[0] >= horizon]
+        if len(kept) > MAX_ENDED_JOBS:
+            kept = nlargest(MAX_ENDED_JOBS, kept)
+        for _, key in {*ended} - {*kept} if len(kept) < len(ended) else ():
+            del tracked[key]
 
     def _gone(self, since: datetime, before: datetime) -> Changes:
         """Record unfinished jobs of some time that are no longer listed; track them no longer."""

@@ -438,15 +438,14 @@ class Server:
         rnd = self.rnd
         if self.world.equals == "by_request":
             rnd = random.Random(f"{request} {len(order)}")
-        first = bisect_left(order, (order[start][0],))
-        last = bisect_left(order, (order[end - 1][0] + 1,))
-        shuffled = list[Place]()
-        while first < last:
-            after = bisect_left(order, (order[first][0] + 1,), first, last)
-            shuffled += rnd.sample(order[first:after], after - first)
-            first = after
-        begin = bisect_left(order, (order[start][0],))
-        return shuffled[start - begin : end - begin]
+        page = list[Place]()
+        while start < end:
+            first = bisect_left(order, (order[start][0],))
+            after = bisect_left(order, (order[start][0] + 1,))
+            count = min(after, end) - start
+            page += rnd.sample(order[first:after], count)
+            start += count
+        return page
 
 
 class Pool:
