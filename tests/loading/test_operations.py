@@ -150,15 +150,17 @@ def test_a_killed_holder_holds_nobody_back(loader: Loader) -> None:
     loader.assert_equal()
 
 
-@pytest.mark.parametrize("place", ["duckdb"], indirect=True)
+@pytest.mark.parametrize("place", ["duckdb", "postgres"], indirect=True)
 @pytest.mark.parametrize("seed", TRIES)
 def test_two_datasets_at_once_stay_apart(
-    serve: Serve, loader: Loader, tmp_path: Path, seed: int
+    serve: Serve, loader: Loader, place: Place, tmp_path: Path, seed: int
 ) -> None:
     """Two accounts loaded at once on one machine each end in their own dataset."""
+    _, dataset, *destination = place.arguments
+    files = {"DESTINATION__DUCKDB__CREDENTIALS": str(tmp_path / "second.duckdb")}
     other_place = Place(
-        ["--dataset", "other", "--destination", "duckdb"],
-        {"DESTINATION__DUCKDB__CREDENTIALS": str(tmp_path / "second.duckdb")},
+        ["--dataset", f"{dataset}_other", *destination],
+        files if "duckdb" in destination else place.settings,
     )
     other = Loader(serve(DemoAccount(900, seed=1)), other_place, tmp_path)
     first = loader.start()
