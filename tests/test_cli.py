@@ -307,8 +307,14 @@ def test_settings_are_read_from_the_folder(serve: Serve, tmp_path: Path) -> None
     assert "--dataset=mine" in done.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("auth_method", ["bearer", "x-api-key"])
-@pytest.mark.parametrize("how", [run, pytest.param(run_apart, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("how", "auth_method"),
+    [
+        (run, "bearer"),
+        (run, "x-api-key"),
+        pytest.param(run_apart, "bearer", marks=pytest.mark.slow),
+    ],
+)
 def test_the_key_is_nowhere(
     serve: Serve, tmp_path: Path, how: Callable[..., Done], auth_method: str
 ) -> None:
