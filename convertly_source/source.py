@@ -272,7 +272,8 @@ class AccountReader:
         if scope == "window":
             del states[scope]
         kind = "window" if scope == "window" else metrics.get("kind", "load")
-        metrics["last_run"] = self._run_record(started, kind, has_count=scope == "all")
+        has_count = scope == "all" and not state["start"]
+        metrics["last_run"] = self._run_record(started, kind, has_count=has_count)
         feed.add("runs", [metrics["last_run"]])
         metrics["is_complete"] = True
         yield _empty_table()

@@ -25,6 +25,7 @@ from convertly_source.loading.refused import refusals_explained, without_failure
 from convertly_source.loading.settings import configure
 from convertly_source.loading.state import (
     count_has_risen,
+    has_left_out_jobs,
     has_lost_state,
     known_account,
     knows_jobs,
@@ -96,7 +97,7 @@ class LoadResult(NamedTuple):
     rows: Counter[str]  # rows that were loaded, by table
     new_jobs: int | None  # how many jobs the table has gained; None for a lake, which can't count
     listed: int  # jobs in the list of the API when the load began
-    held: int | None  # how many of these are loaded; None with a status or a window
+    held: int | None  # how many of these are loaded; None where a part of the account is
     place: str  # where the tables are, in words
     dataset: str  # as it is named in SQL, quoted where that may be needed
 
@@ -234,6 +235,8 @@ def _load(
             stored = stored._replace(unfinished={})
     metrics["kind"] = "refresh" if refresh.is_under_way(pipeline) else "load"
     load_ids = list[str]()
+    if can_count and metrics["is_whole"] and has_left_out_jobs(pipeline):
+        _compare(pipeline, source, rows, report, "Jobs before the start date were left out")
     with following(stored):
         for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
             rows.update(chunk.rows)
@@ -327,11 +330,22 @@ def _follow_up(
         return
     forget_relisted(pipeline, load_ids)
     if source.resources["jobs"].custom_metrics["is_whole"] and count_has_risen(pipeline):
-        verified = _verify(pipeline, source, rows).result()
-        report(
-            "Jobs have appeared late, so all were compared: "
-            f"{verified.loaded:,} loaded again, {verified.removed:,} removed."
-        )
+        _compare(pipeline, source, rows, report, "Jobs have appeared late")
+
+
+def _compare(
+    pipeline: dlt.Pipeline,
+    source: DltSource,
+    rows: Counter[str],
+    report: Callable[[str], None],
+    reason: str,
+) -> None:
+    """Verify as part of a load, and report why, and what was found."""
+    verified = _verify(pipeline, source, rows).result()
+    report(
+        f"{reason}, so all were compared: "
+        f"{verified.loaded:,} loaded again, {verified.removed:,} removed."
+    )
 
 
 def _verify(

@@ -31,6 +31,11 @@ def count_has_risen(pipeline: dlt.Pipeline) -> bool:
     return bool(_jobs_state(pipeline).get("all", {}).get("count_has_risen"))
 
 
+def has_left_out_jobs(pipeline: dlt.Pipeline) -> bool:
+    """Return whether the oldest jobs were left out by a `start_date`, by the state."""
+    return bool(_jobs_state(pipeline).get("all", {}).get("start"))
+
+
 def note_recorded(pipeline: dlt.Pipeline, fingerprints: list[str]) -> None:
     """Set which rejected jobs the next load takes for recorded, by their fingerprints."""
     with pipeline.managed_state() as state:

@@ -62,7 +62,7 @@ class VerifyRun(IncrementalRun):
         trust_account: bool = False,
         stored: StoredJobs = NOTHING_STORED,
     ) -> None:
-        state = state | {"count_has_risen": False}
+        state = state | {"count_has_risen": False, "start": None}
         super().__init__(listing, status, state, window, trust_account=trust_account, stored=stored)
         self.loaded_again, self.found_removed = 0, 0
         self.comparison = Comparison(listing, held_jobs)

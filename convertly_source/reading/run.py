@@ -41,6 +41,7 @@ class RunState(TypedDict):
     """What a run leaves to the next one, in the state of the pipeline."""
 
     cursor: datetime | None  # every older job was handed over; it is never in the future
+    start: datetime | None  # jobs that are older than that were left out, if any were
     held: int  # listed jobs older than `cursor - LAG` that need not be read again
     count_has_risen: bool  # there were more of them: the next run reads everything again
     tracked: dict[str, TrackedJob]  # unfinished, or ended and no older than `cursor - LAG`
@@ -51,7 +52,13 @@ class RunState(TypedDict):
 def new_state() -> RunState:
     """Remember nothing."""
     return RunState(
-        cursor=None, held=0, count_has_risen=False, tracked={}, landmarks=[], jobs_read=0
+        cursor=None,
+        start=None,
+        held=0,
+        count_has_risen=False,
+        tracked={},
+        landmarks=[],
+        jobs_read=0,
     )
 
 
@@ -111,9 +118,11 @@ class IncrementalRun:
         for key, job in stored.unfinished.items():
             if self._start <= job[0] <= self._until and status in (None, job[1]):
                 self.state["tracked"].setdefault(key, job)
-        self._reads_again = state["count_has_risen"]
+        self._reads_again = state["count_has_risen"] or self._start < (state["start"] or BEGINNING)
         if self._reads_again:
             self.state |= {"cursor": None, "held": 0, "count_has_risen": False}
+        if self.state["cursor"] is None:
+            self.state["start"] = self._start if self._start > BEGINNING + TICK else None
         self._held_before = self.state["held"]
         self._since = max(self._start, self._horizon)
         self._is_continued = self.state["cursor"] is not None and self._since == self._horizon

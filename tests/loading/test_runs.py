@@ -115,13 +115,17 @@ def test_a_late_job_is_loaded_by_the_load_that_sees_it(serve: Serve) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "kind"),
-    [({"status": "completed"}, "load"), ({"end_date": "2026-05-05"}, "window")],
-    ids=["status", "window"],
+    [
+        ({"status": "completed"}, "load"),
+        ({"start_date": "2026-05-02"}, "load"),
+        ({"end_date": "2026-05-05"}, "window"),
+    ],
+    ids=["status", "start", "window"],
 )
 def test_a_part_of_the_account_is_not_counted(
     serve: Serve, settings: dict[str, str], kind: str
 ) -> None:
-    """With a status or a window nobody knows how many of the listed jobs are held."""
+    """Of a part of the account, `runs` doesn't say how many of the listed jobs are held."""
     load_into(TARGET, serve(DemoAccount(150)), settings)
     assert runs("kind, listed, held") == [(kind, 150, None)]
 

@@ -170,12 +170,18 @@ def test_rows_that_were_never_counted_are_no_rise(serve: Serve) -> None:
     api = serve(DemoAccount(300))
     [gone, *_] = api.account.unfinished()
     load_into(TARGET, api, {"end_date": api.account.jobs[200]["created_at"]})
+    start = {"start_date": api.account.jobs[250]["created_at"]}
     api.account.cancel(gone)
-    load_into(TARGET, api, {"start_date": api.account.jobs[250]["created_at"]})
+    load_into(TARGET, api, start)
     sentences = list[str]()
+    load_into(TARGET, api, start, report=sentences.append)
+    assert query("SELECT id FROM convertly_data.removed_jobs") == []
     load_into(TARGET, api, report=sentences.append)
     assert query("SELECT id FROM convertly_data.removed_jobs") == [(gone["id"],)]
-    assert sentences == []
+    assert [row for row in content() if row[0] != gone["id"]] == listed(api.account)
+    [sentence] = sentences
+    assert sentence.startswith("Jobs before the start date were left out, so all were compared:")
+    assert sentence.endswith(" 50 loaded again, 1 removed.")
 
 
 @pytest.mark.covers

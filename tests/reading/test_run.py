@@ -650,6 +650,26 @@ def test_a_start_date_is_where_the_first_run_begins() -> None:
     assert not shelf.state["count_has_risen"]
 
 
+@pytest.mark.parametrize("start", [BEGINNING, 1000])
+@pytest.mark.parametrize("kill_after", [None, 3])
+def test_an_earlier_start_date_is_where_reading_begins_again(
+    start: Any, kill_after: int | None
+) -> None:
+    """Jobs that a start_date left out are loaded by the first run that asks for them, killed too.
+
+    Later runs take one request again.
+    """
+    api, shelf = DemoAPI(settled(2000)), Shelf()
+    first = api.account.jobs
+    shelf.run(api, start=created_at(first[1900]))
+    start = created_at(first[start]) if isinstance(start, int) else start
+    shelf.run(api, start=start, kill_after=kill_after)
+    shelf.run(api, start=start)
+    assert {job["id"] for job in first if created_at(job) >= start} == set(shelf.jobs)
+    assert shelf.run(api, start=start) == 1
+    assert shelf.run(api, start=created_at(first[1900])) == 1
+
+
 def test_requests_run_ahead_within_the_limit(warehouse: Warehouse, serve: Serve) -> None:
     """No more than max_connections requests are under way at once, and more than one is."""
     account = settled(1500)
