@@ -1,5 +1,6 @@
 """`convertly-source backfill`: windows one by one, continued after whatever ended the last run."""
 
+import os
 import re
 import shlex
 import sqlite3
@@ -8,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from dlt.common.pipeline import get_dlt_pipelines_dir
 from helpers.script import (
     Done,
     access,
@@ -62,6 +64,17 @@ def test_the_demo_is_loaded_window_by_window() -> None:
     assert set(totals) == {"3,000"}
     assert continuation(done)[0] == "load"
     assert "--demo" in continuation(done)
+
+
+def test_dlts_own_pipeline_is_left_alone(tmp_path: Path) -> None:
+    """A pipeline of a user's own, which remembers its folder, is not used or changed."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for folder in (elsewhere, tmp_path):
+        os.chdir(folder)
+        done = run("backfill", "--demo", "--days", "140")
+        assert f"duckdb:///{folder}/convertly.duckdb." in done.stdout
+    assert not (Path(get_dlt_pipelines_dir()) / "convertly").exists()
 
 
 @pytest.mark.covers

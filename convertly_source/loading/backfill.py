@@ -89,7 +89,7 @@ class Checkpoint:
         self._state = dlt.pipeline("convertly_backfill")
         self._start = start
         self.loaded_until = start
-        self.place = describe(target.pipeline())
+        self.place = target.place()
         with suppress(KeyError):
             loaded = Window.parse(*self._state.get_local_state_val(self.place))
             if loaded.start == start and is_loaded(loaded, target, settings):
