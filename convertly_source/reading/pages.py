@@ -200,9 +200,8 @@ class Pages:
         # `Date` has whole seconds.
         self.now = (answer.date or datetime.now(timezone.utc)) + timedelta(seconds=1)
         times = times_of(answer.jobs)
-        if len(set(times)) == 1 and not is_end:  # one time shows no order
-            times += times_of(self._ask(max(0, self.total - self.size), self.size)[0].jobs)
-            self._only_time = times[0] if len(set(times)) == 1 else None
+        if len(set(times)) == 1 and not is_end:
+            times = self._two_times(times[0])
         self.is_newest_first = times[:1] >= times[-1:]
         try:
             page = self._page(answer, is_end)
@@ -210,6 +209,26 @@ class Pages:
         except DisorderError:
             self.is_ordered, self.is_newest_first = False, True
             return self._page(answer, is_end)
+
+    def _two_times(self, first: datetime) -> list[datetime]:
+        """Return the times of a page that shows the order, where the first page has one time only.
+
+        All jobs may have that time; then its order will never be known.
+        """
+        start, end = 0, max(0, self.total - self.size)
+        offset = end
+        for attempt in range(MAX_ATTEMPTS):
+            times = times_of(self._ask(offset, self.size)[0].jobs)
+            if len(set(times)) != 1:
+                return times
+            if attempt == 0 and times[0] == first:
+                self._only_time = first
+                return times
+            start, end = (offset, end) if times[0] == first else (start, offset)
+            if end - start <= 1:  # the list has moved
+                start, end = 0, max(0, self.total - self.size)
+            offset = (start + end) // 2
+        raise _too_fast()
 
     def _fetch_newest(self) -> Page:
         """Fetch the newest page once the order is known; what comes after it is for later."""

@@ -151,3 +151,13 @@ class ListsOneTwice(DemoAPI):
         if offset <= last - 1 and last < offset + len(body["jobs"]) and status is None:
             body["jobs"][last - 1 - offset] = body["jobs"][last - offset]
         return body
+
+
+class OneTimeEach(DemoAPI):
+    """Gives all jobs of a page one `created_at`, another one in each answer."""
+
+    def page(self, limit: int, offset: int, status: str | None) -> dict[str, Any]:
+        """Answer with jobs of one time."""
+        body = super().page(limit, offset, status)
+        created_at = f"2026-05-01T00:{len(self.requests) % 60:02}:00Z"
+        return body | {"jobs": [job | {"created_at": created_at} for job in body["jobs"]]}

@@ -7,7 +7,15 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
 import pytest
-from helpers.lists import Clamping, Planned, in_no_order, oldest_first, restless, shuffled
+from helpers.lists import (
+    Clamping,
+    OneTimeEach,
+    Planned,
+    in_no_order,
+    oldest_first,
+    restless,
+    shuffled,
+)
 from helpers.model import Direct, Shelf
 from helpers.warehouse import Warehouse
 from hypothesis import given
@@ -607,6 +615,28 @@ def test_one_time_at_each_end_shows_the_order() -> None:
         found = listing(DemoAPI(account, order=order), 10)
         assert found.is_newest_first is (order is newest_first)
         assert_nothing_lost(Shelf(), DemoAPI(account, order=order), page_size=10)
+
+
+def test_two_pages_of_a_list_that_moved_show_no_order() -> None:
+    """Each of the first two answers may show one time, the second that of jobs that came since."""
+    account = DemoAccount(15)
+    create(account, 12, timedelta(0))
+    api = DemoAPI(account)
+
+    def import_jobs(account: DemoAccount) -> None:
+        if len(api.requests) == 2:
+            create(account, 1, timedelta(minutes=1))
+            create(account, 32, timedelta(0))
+
+    api.before_answer = import_jobs
+    found = listing(api, 10)
+    assert (found.is_ordered, found.is_newest_first) == (True, True)
+
+
+def test_a_list_that_never_shows_two_times_is_unavailable() -> None:
+    """When no page shows the order, the run ends instead of guessing it."""
+    with pytest.raises(UnavailableError):
+        listing(OneTimeEach(DemoAccount(1000)), 10)
 
 
 def test_a_group_at_the_oldest_end_is_read_in_any_order() -> None:
