@@ -190,8 +190,9 @@ class Pages:
 
     def failure(self) -> ConvertlyError:
         """Return the reason why the list can't be read: it moves, or contradicts itself."""
-        if not self.is_at_rest():
-            return _too_fast()
+        return self._contradiction() if self.is_at_rest() else _too_fast()
+
+    def _contradiction(self) -> ResponseError:
         return ResponseError(f"The API says {self.total} jobs, but its pages hold others or fewer.")
 
     def _newest(self) -> Page:
@@ -228,7 +229,7 @@ class Pages:
             if end - start <= 1:  # the list has moved
                 start, end = 0, max(0, self.total - self.size)
             offset = (start + end) // 2
-        raise _too_fast()
+        raise self._contradiction() if self.is_static else _too_fast()
 
     def _fetch_newest(self) -> Page:
         """Fetch the newest page once the order is known; what comes after it is for later."""

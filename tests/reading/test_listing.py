@@ -633,10 +633,15 @@ def test_two_pages_of_a_list_that_moved_show_no_order() -> None:
     assert (found.is_ordered, found.is_newest_first) == (True, True)
 
 
-def test_a_list_that_never_shows_two_times_is_unavailable() -> None:
+@pytest.mark.parametrize(("created", "error"), [(0, ResponseError), (1, UnavailableError)])
+def test_a_list_that_never_shows_two_times_is_an_error(
+    created: int, error: type[Exception]
+) -> None:
     """When no page shows the order, the run ends instead of guessing it."""
-    with pytest.raises(UnavailableError):
-        listing(OneTimeEach(DemoAccount(1000)), 10)
+    api = OneTimeEach(DemoAccount(1000))
+    api.before_answer = lambda account: create(account, created)
+    with pytest.raises(error):
+        listing(api, 10)
 
 
 def test_a_group_at_the_oldest_end_is_read_in_any_order() -> None:
