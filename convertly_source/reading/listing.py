@@ -71,7 +71,7 @@ class Listing(Pages):
 
     def everything(self) -> Iterator[list[PositionedJob]]:
         """Yield all jobs of a list without an order, once, as if they were of one `created_at`."""
-        self.is_ordered, self.is_newest_first, self._only_time = False, True, None
+        self.is_ordered, self.is_newest_first, self._only_times = False, True, None
         yield from self._group(BEGINNING, set(), self.search(BEGINNING))
         self.watermark = END
 

@@ -89,7 +89,7 @@ class Pages:
         self.is_ordered = True
         self.is_static = True  # nothing has changed since the start
         self._claimed = 0  # the last `total` of the API
-        self._only_time: datetime | None = None  # the `created_at` of all jobs
+        self._only_times: set[datetime] | None = None  # of all jobs, if they show no order
         self._client, self._threads = client, ThreadPoolExecutor(max_connections)
         self._status: str | None = None
         self._depth = self._max_depth = max_connections + 2  # so that no connection waits
@@ -203,6 +203,8 @@ class Pages:
         times = times_of(answer.jobs)
         if len(set(times)) == 1 and not is_end:
             times = self._two_times(times[0])
+        if len(set(times)) <= 1:
+            self._only_times = {*times}
         self.is_newest_first = times[:1] >= times[-1:]
         try:
             page = self._page(answer, is_end)
@@ -214,21 +216,20 @@ class Pages:
     def _two_times(self, first: datetime) -> list[datetime]:
         """Return the times of a page that shows the order, where the first page has one time only.
 
-        All jobs may have that time; then its order will never be known.
+        If the last page has no other time either, there is no such page.
         """
         start, end = 0, max(0, self.total - self.size)
         offset = end
-        for attempt in range(MAX_ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             times = times_of(self._ask(offset, self.size)[0].jobs)
-            if len(set(times)) != 1:
+            is_alike = times[:1] == [first]
+            if len(set(times)) > 1 or (is_alike and offset == end):
                 return times
-            if attempt == 0 and times[0] == first:
-                self._only_time = first
-                return times
-            start, end = (offset, end) if times[0] == first else (start, offset)
-            if end - start <= 1:  # the list has moved
-                start, end = 0, max(0, self.total - self.size)
+            start, end = (offset, end) if is_alike else (start, offset)
             offset = (start + end) // 2
+            if offset == start or not times:  # the list has moved
+                start, end = 0, max(0, self.total - self.size)
+                offset = end
         raise self._contradiction() if self.is_static else _too_fast()
 
     def _fetch_newest(self) -> Page:
@@ -269,7 +270,7 @@ class Pages:
         jobs = [ListedJob.parse(job) for job in answer.jobs]
         is_whole = is_end and answer.offset == 0
         times = [job.created_at for job in jobs if job.created_at]
-        if self._only_time and {*times} - {self._only_time}:
+        if self._only_times is not None and {*times} - self._only_times:
             raise _too_fast()  # in which order is not known
         position, is_oldest, is_newest = answer.offset, answer.offset == 0, is_end
         if self.is_newest_first:

@@ -633,6 +633,45 @@ def test_two_pages_of_a_list_that_moved_show_no_order() -> None:
     assert (found.is_ordered, found.is_newest_first) == (True, True)
 
 
+def test_a_last_page_that_a_purge_emptied_shows_no_order() -> None:
+    """When many jobs vanish between the first two answers, the last page is looked for again."""
+    account = DemoAccount(0)
+    create(account, 30, timedelta(seconds=1))
+    create(account, 12, timedelta(0))
+    api = DemoAPI(account, order=oldest_first)
+
+    def purge(account: DemoAccount) -> None:
+        if len(api.requests) in (1, 2):  # all that is left is of the group, then younger jobs come
+            del account.jobs[: 30 if len(api.requests) == 1 else 10]
+
+    api.before_answer = purge
+    create(account, 5, timedelta(seconds=1))
+    found = listing(api, 6)
+    assert (found.is_ordered, found.is_newest_first) == (True, False)
+
+
+def test_a_short_list_of_one_time_that_gets_others_is_unavailable() -> None:
+    """A list that fits in a page and has one time shows no order either."""
+    api, shelf = DemoAPI(DemoAccount(0), order=oldest_first), Shelf()
+    gone = api.account.create()
+    create(api.account, 1, timedelta(hours=1))
+    create(api.account, 2, timedelta(0))
+    shelf.run(api, page_size=6)
+    api.account.cancel(gone)
+
+    def grow(account: DemoAccount) -> None:
+        if len(api.requests) == asked + 4:  # after the newest page and two lists of open jobs
+            create(account, 4)
+
+    asked = len(api.requests)
+    api.before_answer = grow
+    with pytest.raises(UnavailableError):
+        shelf.run(api, page_size=6)
+    api.before_answer = lambda _: None
+    shelf.run(api, page_size=6)
+    assert set(shelf.jobs) >= {job["id"] for job in api.account.jobs}
+
+
 @pytest.mark.parametrize(("created", "error"), [(0, ResponseError), (1, UnavailableError)])
 def test_a_list_that_never_shows_two_times_is_an_error(
     created: int, error: type[Exception]
