@@ -24,7 +24,7 @@ from dlt.common.configuration.utils import get_resolved_traces
 
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
 from convertly_source.errors import SettingsError, explained
-from convertly_source.files import IS_CHECKOUT, copy_all, shipped
+from convertly_source.files import copy_all, shipped
 from convertly_source.loading import LoadResult, Target, load_account, verify_account
 from convertly_source.loading.backfill import (
     Checkpoint,
@@ -46,8 +46,7 @@ from convertly_source.tables.schema import TABLES
 
 EXAMPLE = "SELECT job_type, status, count(*) AS jobs FROM {}.jobs GROUP BY 1, 2 ORDER BY 3 DESC"
 EXPLORE_PACKAGES = ("marimo", "altair")
-PACKAGE = '-e ".[explore]"' if IS_CHECKOUT else '"convertly-source[explore]"'
-INSTALL_EXPLORE = f"pip install {PACKAGE}"
+INSTALL_EXPLORE = 'pip install "convertly-source[explore]"'
 VENDORS_NAMES = {"api_key": "CONVERTLY_API_KEY", "base_url": "CONVERTLY_BASE_URL"}
 HINTS = {  # by the setting to change: options that help, shown if the command has them
     "api_key": {"demo": "Or try the demo account: --demo."},

@@ -1,6 +1,7 @@
 """The settings of the source: which values are allowed, and the client that they make."""
 
 import os
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Literal
 
@@ -14,7 +15,7 @@ from convertly_source.errors import SettingsError
 BASE_URL = "https://convertly.sh"
 LARGEST_PAGE = 100
 STATUSES = (*OPEN_STATUSES, *FINAL_STATUSES)
-TABLE_FORMATS = ("delta", "iceberg")
+TABLE_FORMATS = {"delta": "deltalake", "iceberg": "pyiceberg"}  # and the libraries that they take
 FIRST_START = datetime(1970, 1, 1, tzinfo=timezone.utc)  # of a window without a start
 
 
@@ -43,7 +44,7 @@ def connect(
     return JobsClient(api_key, base_url, auth_method, max_connections, requests_per_minute)
 
 
-def check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str | None, choices: Iterable[str]) -> None:
     """Raise `SettingsError`, which lists the choices, if the value is neither one nor None."""
     if value not in (None, *choices):
         raise invalid(name, value, f"Use one of: {', '.join(choices)}.")

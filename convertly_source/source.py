@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from datetime import datetime, timezone
+from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
 import dlt
@@ -197,12 +198,8 @@ class AccountReader:
 
     def read(self, created_at: Created) -> Iterator[Any]:
         """Yield rows of `jobs`, and keep the state of the run in that of the resource."""
-        if _destination_type() == "filesystem" and not self._table_format:
-            raise SettingsError(
-                "dlt can't merge into plain files, so each run would duplicate its rows.",
-                f"Set table_format to one of: {', '.join(TABLE_FORMATS)}.",
-                setting="table_format",
-            )
+        if _destination_type() == "filesystem":
+            self._check_table_format()
         feed = self._feed()
         feed.readers += 1
         feed.was_read = True
@@ -211,6 +208,16 @@ class AccountReader:
             yield from self._read(created_at, feed)
         finally:
             feed.readers -= 1
+
+    def _check_table_format(self) -> None:
+        if not self._table_format:
+            raise SettingsError(
+                "dlt can't merge into plain files, so each run would duplicate its rows.",
+                f"Set table_format to one of: {', '.join(TABLE_FORMATS)}.",
+                setting="table_format",
+            )
+        # It names the extra if one is missing.
+        import_module(f"dlt.common.libs.{TABLE_FORMATS[self._table_format]}")
 
     def side_table(self, table: str) -> Callable[[], Iterator[Any]]:
         """Return the generator of a table that is filled by the reading of `jobs`."""

@@ -1,4 +1,4 @@
--- Ten questions about jobs, for DuckDB and PostgreSQL. The views come with load_jobs.py --models.
+-- Ten questions about jobs, for DuckDB and PostgreSQL. `convertly-source load --models` makes the views.
 -- Before them: USE convertly_data (DuckDB), SET search_path TO convertly_data (PostgreSQL).
 
 -- 1. What failed in the last 24 hours, and why?

@@ -1,5 +1,6 @@
 """The tree of errors: what a caller can do next, and what is found in the errors of others."""
 
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -29,6 +30,7 @@ from convertly_source.errors import (
     causes,
     explained,
 )
+from convertly_source.settings import TABLE_FORMATS
 
 Serve = Callable[..., DemoAPI]
 
@@ -117,6 +119,21 @@ def test_a_missing_driver_names_the_packages(serve: Serve) -> None:
     done = load_from(serve(DemoAccount(5)), "--destination", "snowflake", **url)
     assert_refused(done, 1, "needs more packages", 'pip install "convertly-source[snowflake]"')
     assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize(("table_format", "library"), TABLE_FORMATS.items())
+def test_a_missing_library_of_a_lake_is_named_before_reading(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, table_format: str, library: str
+) -> None:
+    """Without the extra of its table format, a load into a lake ends before it reads anything."""
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, f"dlt.common.libs.{library}", raising=False)
+    api = serve(DemoAccount(5))
+    lake = ("--destination", "filesystem", "--table-format", table_format)
+    done = load_from(api, *lake, DESTINATION__FILESYSTEM__BUCKET_URL="lake")
+    named = f'pip install "convertly-source[{table_format}]"'
+    assert_refused(done, 1, "needs more packages", named)
+    assert not api.requests
 
 
 @pytest.mark.parametrize(

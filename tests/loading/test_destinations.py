@@ -138,8 +138,9 @@ def test_a_destination_equals_the_account(
     load(120, "--end-date", "2027-01-01")
 
 
+# DuckDB, PostgreSQL and MariaDB are verified and refreshed by tests of their own.
 @pytest.mark.no_cover
-@pytest.mark.parametrize("place", ["duckdb", *SLOW_DATABASES], indirect=True)
+@pytest.mark.parametrize("place", [*slow("ducklake", "sqlalchemy"), BIGQUERY], indirect=True)
 def test_a_database_is_verified_and_refreshed(
     serve: Serve, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

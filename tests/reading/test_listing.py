@@ -650,7 +650,7 @@ def test_a_last_page_that_a_purge_emptied_shows_no_order() -> None:
     assert (found.is_ordered, found.is_newest_first) == (True, False)
 
 
-def test_a_short_list_of_one_time_that_gets_others_is_unavailable() -> None:
+def test_a_short_list_of_one_time_that_grows_is_unavailable() -> None:
     """A list that fits in a page and has one time shows no order either."""
     api, shelf = DemoAPI(DemoAccount(0), order=oldest_first), Shelf()
     gone = api.account.create()
