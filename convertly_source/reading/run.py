@@ -272,9 +272,8 @@ class IncrementalRun:
     def _advance(self, times: list[datetime]) -> None:
         """Move the cursor on, but not to times in the future, and `held` with it."""
         times = [time for time in times if BEGINNING + TICK < time <= self._listing.now]
-        before = self.state["cursor"] or BEGINNING  # the youngest job may have vanished since
-        if times and max(times) > before:
-            self.state["cursor"] = max(times)
+        if times:  # the run began LAG before the cursor
+            self.state["cursor"] = max(*times, self.state["cursor"] or BEGINNING)
         for time in [time for time in self._counts if time < self._horizon]:
             self.state["held"] += self._counts.pop(time)
         while self._to_pass and self._to_pass[-1][0] < self._horizon:
@@ -306,8 +305,9 @@ class IncrementalRun:
         kept = [job for job in ended if job[0] >= horizon]
         if len(kept) > MAX_ENDED_JOBS:
             kept = nlargest(MAX_ENDED_JOBS, kept)
-        for _, key in {*ended} - {*kept} if len(kept) < len(ended) else ():
-            del tracked[key]
+        if len(kept) < len(ended):
+            for _, key in {*ended} - {*kept}:
+                del tracked[key]
 
     def _gone(self, since: datetime, before: datetime) -> Changes:
         """Record unfinished jobs of some time that are no longer listed; track them no longer."""
