@@ -62,8 +62,11 @@ class VerifyRun(IncrementalRun):
         trust_account: bool = False,
         stored: StoredJobs = NOTHING_STORED,
     ) -> None:
-        state = state | {"count_has_risen": False, "start": None}
-        super().__init__(listing, status, state, window, trust_account=trust_account, stored=stored)
+        ordinary = state | {"count_has_risen": False, "start": None}  # it need not read all again
+        super().__init__(
+            listing, status, ordinary, window, trust_account=trust_account, stored=stored
+        )
+        self.state |= {"count_has_risen": state["count_has_risen"], "start": state["start"]}
         self.loaded_again, self.found_removed = 0, 0
         self.comparison = Comparison(listing, held_jobs)
         self._held_jobs, self._store, self._read_all = held_jobs, store, read_all
@@ -111,7 +114,8 @@ class VerifyRun(IncrementalRun):
             ) from error
         self._forget_ended()
         listed, held = self.comparison.counts
-        self.state["count_has_risen"], self._late = False, listed - held
+        self.state |= {"count_has_risen": False, "start": None}
+        self._late = listed - held
 
     def _everything(self) -> Iterator[Changes]:
         raise DisorderError

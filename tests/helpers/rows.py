@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from convertly_source.demo import DEMO_START, DemoAccount, DemoAPI
@@ -43,17 +44,19 @@ class Rows:
         """Whether the last run found more jobs than were loaded."""
         return self._state["count_has_risen"]
 
-    def load(self) -> None:
-        """Run as usual."""
-        self._finish(IncrementalRun(self._listing(), None, self._state, EVERYTHING, **TRUSTED))
+    def load(self, start: datetime = BEGINNING) -> None:
+        """Run as usual, from a start date on."""
+        self._finish(IncrementalRun(self._listing(), None, self._state, (start, END), **TRUSTED))
 
-    def verify(self, *, read_all: bool = False, seed: int = 0) -> VerifyRun:
-        """Verify; the pages at random places follow from the seed."""
+    def verify(
+        self, *, read_all: bool = False, seed: int = 0, kill_after: int | None = None
+    ) -> VerifyRun:
+        """Verify, until a kill after some changes; pages at random places follow from the seed."""
         held_jobs = HeldJobs(self.jobs(*EVERYTHING))
         more: dict[str, Any] = {"held_jobs": held_jobs, "store": self, "read_all": read_all}
         run = VerifyRun(self._listing(), None, self._state, EVERYTHING, **more, **TRUSTED)
         run.comparison._random = random.Random(seed)
-        self._finish(run)
+        self._finish(run, kill_after)
         return run
 
     def statuses(self) -> dict[str, str]:
@@ -74,9 +77,9 @@ class Rows:
     def _listing(self) -> Listing:
         return Listing(self._client, self._page_size, 2)
 
-    def _finish(self, run: IncrementalRun) -> None:
+    def _finish(self, run: IncrementalRun, kill_after: int | None = None) -> None:
         handed_over = Counter[str | None]()
-        for changes in run.changes:
+        for changes in islice(run.changes, kill_after):
             self._take(changes)
             handed_over.update(job.id for job in changes.jobs)
         assert handed_over.total() == len(handed_over), "a job was handed over twice in a run"

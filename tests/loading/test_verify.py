@@ -7,17 +7,19 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from helpers.adversary import Account, Pool, Server, World
 from helpers.lists import SaysTooMany, old_page_swapped, oldest_first, restless
+from helpers.model import Direct
 from helpers.rows import MINUTE, Rows, ended, listed
 
 from convertly_source.demo import DEMO_START, DemoAccount, DemoAPI, newest_first
 from convertly_source.errors import ResponseError, SettingsError, UnavailableError
 from convertly_source.reading import pages
+from convertly_source.reading.job import BEGINNING
 from convertly_source.reading.listing import Listing
 
 Change = Callable[[Rows, DemoAccount, random.Random], None]
@@ -258,6 +260,22 @@ def test_a_list_without_order_is_refused(order: Order | None, *, read_all: bool)
     with pytest.raises(SettingsError, match="in no order"):
         rows.verify(read_all=read_all)
     assert not rows.removed
+
+
+@pytest.mark.parametrize("kill_after", [1, 3, 5])
+@pytest.mark.parametrize("start", [BEGINNING, DEMO_START + 500 * MINUTE])
+def test_a_killed_verify_forgets_no_reason_for_it(start: datetime, kill_after: int) -> None:
+    """Jobs that are late, or were left out, are found by the next run if a verify was killed."""
+    api = DemoAPI(ended(1000, random.Random(0)))
+    rows = Rows(Direct(api))
+    rows.load(start)
+    late = api.account.jobs[700] | {"id": "late"}
+    api.account.jobs.insert(700, late)
+    rows.load(start)
+    assert rows.count_has_risen
+    rows.verify(kill_after=kill_after)
+    rows.load()
+    assert_equal(rows, api.account)
 
 
 def test_an_account_that_lists_fewer_than_it_says_fails() -> None:
