@@ -164,6 +164,7 @@ def test_rows_that_no_state_knows_are_followed(
     assert len(api.requests) <= 3
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 def test_rows_that_were_never_counted_are_no_rise(serve: Serve) -> None:
     """A job of a window that vanished before a later start date was counted by nobody."""
