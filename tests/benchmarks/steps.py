@@ -2,15 +2,14 @@
 
     python tests/benchmarks/steps.py [--size 20000] [--runs 5]
 
-Each load is a process of its own, as in peers.py: all jobs, then 30 new ones. Beside it stands what
-loading would take if a first load appended its rows instead of merging them. The medians go into
-README.md.
+Each load is a process of its own, in the environment of peers.py: all jobs, then 30 new ones.
+Beside it stands what loading would take if a first load appended its rows instead of merging them.
+The medians go into README.md.
 """
 
 import argparse
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -20,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dlt
-from peers import NEW, environment, write
+from peers import CACHE, NEW, PEERS, environment, environment_of, write
 from server import Server, serving
 
 from convertly_source import cli
@@ -62,9 +61,9 @@ def load(*, is_appended: bool) -> Seconds:
     return seconds
 
 
-def load_elsewhere(server: Server, folder: Path, *arguments: str) -> Seconds:
+def load_elsewhere(programs: Path, server: Server, folder: Path, *arguments: str) -> Seconds:
     """Load in a process of its own; return the CPU seconds of each step."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--load", *arguments]
+    command = [str(programs / "python"), str(Path(__file__).resolve()), "--load", *arguments]
     variables = environment(server, folder)
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, check=True)
     seconds: Seconds = json.loads(done.stdout.splitlines()[-1])
@@ -72,16 +71,16 @@ def load_elsewhere(server: Server, folder: Path, *arguments: str) -> Seconds:
     return seconds
 
 
-def measure(server: Server, size: int, runs: int) -> list[str]:
+def measure(programs: Path, server: Server, size: int, runs: int) -> list[str]:
     """Load an account, and what is new, some times; return the table."""
     first, later, appended = list[Seconds](), list[Seconds](), list[Seconds]()
     for _ in range(runs):
         with TemporaryDirectory() as folder, TemporaryDirectory() as other:
             server.show(size)
-            first.append(load_elsewhere(server, Path(folder)))
-            appended.append(load_elsewhere(server, Path(other), "--append"))
+            first.append(load_elsewhere(programs, server, Path(folder)))
+            appended.append(load_elsewhere(programs, server, Path(other), "--append"))
             server.show(size + NEW)
-            later.append(load_elsewhere(server, Path(folder)))
+            later.append(load_elsewhere(programs, server, Path(folder)))
     lines = [f"| CPU seconds | {size:,} jobs | {NEW} new |", "| --- | ---: | ---: |"]
     for step in (IMPORTS, *STEPS.values(), REST):
         cells = [f"{median(one[step] for one in loads):.2f}" for loads in (first, later)]
@@ -96,14 +95,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=20_000, help="jobs")
     parser.add_argument("--runs", type=int, default=5, help="loads of each kind")
+    parser.add_argument("--environments", type=Path, default=CACHE, help="a folder")
     parser.add_argument("--load", action="store_true", help="load in this process, and print")
     parser.add_argument("--append", action="store_true", help="append the rows")
     options = parser.parse_args()
     if options.load:
         print(json.dumps(load(is_appended=options.append)))
         return
+    programs = environment_of(PEERS["load_jobs"], options.environments)
     with serving(options.size + NEW) as server:
-        lines = measure(server, options.size, options.runs)
+        lines = measure(programs, server, options.size, options.runs)
     print("\n".join(lines))
     write("steps", lines)
 
