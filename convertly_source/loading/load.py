@@ -344,7 +344,7 @@ def _compare(
     verified = _verify(pipeline, source, rows).result()
     report(
         f"{reason}, so all were compared: "
-        f"{verified.loaded:,} loaded again, {verified.removed:,} removed."
+        f"{verified.loaded:,} loaded, {verified.removed:,} removed."
     )
 
 

@@ -182,7 +182,7 @@ def test_rows_that_were_never_counted_are_no_rise(serve: Serve) -> None:
     assert [row for row in content() if row[0] != gone["id"]] == listed(api.account)
     [sentence] = sentences
     assert sentence.startswith("Jobs before the start date were left out, so all were compared:")
-    assert sentence.endswith(" 50 loaded again, 1 removed.")
+    assert sentence.endswith(" 50 loaded, 1 removed.")
 
 
 @pytest.mark.covers

@@ -164,7 +164,7 @@ def test_a_job_that_is_listed_again_leaves_removed_jobs(database: Database) -> N
     account.jobs.insert(at, job)
     done = database.run("load")
     assert (
-        "Jobs have appeared late, so all were compared: 1 loaded again, 0 removed." in done.stdout
+        "Jobs have appeared late, so all were compared: 1 loaded, 0 removed." in done.stdout
     )
     assert database.removed() == []
     database.assert_equal()
@@ -242,7 +242,7 @@ def test_a_late_job_arrives_in_one_load(serve: Serve, order: Callable[[Any], Any
     api.account.jobs.insert(700, api.account.jobs[700] | {"id": "late"})
     result = load_into(TARGET, api, report=sentences.append)
     [sentence] = sentences
-    assert sentence.endswith("so all were compared: 1 loaded again, 0 removed.")
+    assert sentence.endswith("so all were compared: 1 loaded, 0 removed.")
     assert (result.rows["jobs"], result.new_jobs) == (1, 1)
     assert query("SELECT count(*) FROM convertly_data.jobs WHERE id = 'late'") == [(1,)]
     assert requests_of(api, lambda: load_into(TARGET, api)) <= 2
