@@ -343,8 +343,7 @@ def _compare(
     """Verify as part of a load, and report why, and what was found."""
     verified = _verify(pipeline, source, rows).result()
     report(
-        f"{reason}, so all were compared: "
-        f"{verified.loaded:,} loaded, {verified.removed:,} removed."
+        f"{reason}, so all were compared: {verified.loaded:,} loaded, {verified.removed:,} removed."
     )
 
 

@@ -163,9 +163,7 @@ def test_a_job_that_is_listed_again_leaves_removed_jobs(database: Database) -> N
     assert [key for key, _ in database.removed()] == [job["id"]]
     account.jobs.insert(at, job)
     done = database.run("load")
-    assert (
-        "Jobs have appeared late, so all were compared: 1 loaded, 0 removed." in done.stdout
-    )
+    assert "Jobs have appeared late, so all were compared: 1 loaded, 0 removed." in done.stdout
     assert database.removed() == []
     database.assert_equal()
     assert requests_of(database.api, lambda: database.run("load")) == 1
