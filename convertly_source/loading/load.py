@@ -97,7 +97,7 @@ class LoadResult(NamedTuple):
     rows: Counter[str]  # rows that were loaded, by table
     new_jobs: int | None  # how many jobs the table has gained; None for a lake, which can't count
     listed: int  # jobs in the list of the API when the load began
-    held: int | None  # how many of these are loaded; None where a part of the account is
+    held: int | None  # how many of these are loaded; None for a part of the account
     place: str  # where the tables are, in words
     dataset: str  # as it is named in SQL, quoted where that may be needed
 
@@ -236,14 +236,16 @@ def _load(
     metrics["kind"] = "refresh" if refresh.is_under_way(pipeline) else "load"
     load_ids = list[str]()
     if can_count and metrics["is_whole"] and has_left_out_jobs(pipeline):
-        _compare(pipeline, source, rows, report, "Jobs before the start date were left out")
-    with following(stored):
-        for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
-            rows.update(chunk.rows)
-            load_ids += chunk.loads_of_jobs
-            if was_loaded and chunk.info:
-                for sentence in _new_fields(chunk.info):
-                    report(sentence)
+        reason = "Jobs before the start date were left out"
+        _verify_and_report(pipeline, source, rows, report, reason)
+    else:
+        with following(stored):
+            for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
+                rows.update(chunk.rows)
+                load_ids += chunk.loads_of_jobs
+                if was_loaded and chunk.info:
+                    for sentence in _new_fields(chunk.info):
+                        report(sentence)
     _follow_up(pipeline, source, load_ids, rows, report)
     new_jobs = None
     with kept_open(pipeline):
@@ -330,10 +332,10 @@ def _follow_up(
         return
     forget_relisted(pipeline, load_ids)
     if source.resources["jobs"].custom_metrics["is_whole"] and count_has_risen(pipeline):
-        _compare(pipeline, source, rows, report, "Jobs have appeared late")
+        _verify_and_report(pipeline, source, rows, report, "Jobs have appeared late")
 
 
-def _compare(
+def _verify_and_report(
     pipeline: dlt.Pipeline,
     source: DltSource,
     rows: Counter[str],

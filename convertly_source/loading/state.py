@@ -22,18 +22,18 @@ def has_lost_state(pipeline: dlt.Pipeline) -> bool:
 
 def knows_jobs(pipeline: dlt.Pipeline) -> bool:
     """Return whether jobs were loaded, by the state."""
-    state = _jobs_state(pipeline).get("all", {})
+    state = _run_state(pipeline)
     return any(state.get(name) for name in ("tracked", "landmarks"))
 
 
 def count_has_risen(pipeline: dlt.Pipeline) -> bool:
     """Return whether the last load found more listed jobs than were loaded, by the state."""
-    return bool(_jobs_state(pipeline).get("all", {}).get("count_has_risen"))
+    return bool(_run_state(pipeline).get("count_has_risen"))
 
 
 def has_left_out_jobs(pipeline: dlt.Pipeline) -> bool:
     """Return whether the oldest jobs were left out by a `start_date`, by the state."""
-    return bool(_jobs_state(pipeline).get("all", {}).get("start"))
+    return bool(_run_state(pipeline).get("start"))
 
 
 def note_recorded(pipeline: dlt.Pipeline, fingerprints: list[str]) -> None:
@@ -54,6 +54,12 @@ def known_account(pipeline: dlt.Pipeline) -> dict[str, Any]:
     """Return what of the state tells the loaded account from others."""
     state = _jobs_state(pipeline)
     return {name: state[name] for name in ("host", "landmarks") if name in state}
+
+
+def _run_state(pipeline: dlt.Pipeline) -> dict[str, Any]:
+    """Return what the last run without a status has left to the next one."""
+    state: dict[str, Any] = _jobs_state(pipeline).get("all", {})
+    return state
 
 
 def _jobs_state(pipeline: dlt.Pipeline) -> dict[str, Any]:

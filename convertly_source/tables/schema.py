@@ -79,10 +79,7 @@ RUN_COLUMNS = _columns(
     started_at=("timestamp", "when the run began (UTC)"),
     finished_at=("timestamp", "when all was read (UTC)"),
     listed=("bigint", "number of jobs that the API listed when the run began"),
-    held=(
-        "bigint",
-        "how many of these are loaded, at rest all; null for a part of the account",
-    ),
+    held=("bigint", "how many of these are loaded (at rest, all); null for a partial load"),
     jobs_loaded=("bigint", "number of jobs loaded by the run"),
     results_loaded=("bigint", "number of rows of `jobs__results` loaded by the run"),
     rejected=("bigint", "number of jobs that were found and can't be stored"),

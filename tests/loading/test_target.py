@@ -183,6 +183,9 @@ def test_rows_that_were_never_counted_are_no_rise(serve: Serve) -> None:
     [sentence] = sentences
     assert sentence.startswith("Jobs before the start date were left out, so all were compared:")
     assert sentence.endswith(" 50 loaded, 1 removed.")
+    load_into(TARGET, api)
+    kinds = query("SELECT kind FROM convertly_data.runs ORDER BY finished_at")
+    assert kinds == [("window",), ("load",), ("load",), ("verify",), ("load",)]
 
 
 @pytest.mark.covers
