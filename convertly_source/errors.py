@@ -58,6 +58,7 @@ class ConvertlyError(DltException):
     def __init__(self, message: str, remedy: str, setting: str | None = None) -> None:
         super().__init__(message)
         self.remedy = remedy
+        self.__notes__ = [remedy]  # a traceback ends with them, from Python 3.11 on
         self.setting = setting  # the name of the setting to change, where there is one
 
 

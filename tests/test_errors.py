@@ -1,6 +1,7 @@
 """The tree of errors: what a caller can do next, and what is found in the errors of others."""
 
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -48,6 +49,14 @@ def test_only_an_unavailable_api_is_worth_a_retry() -> None:
     assert issubclass(UnavailableError, TransientException)
     for kind in (SettingsError, ResponseError, LimitError):
         assert issubclass(kind, TerminalException)
+
+
+def test_a_traceback_says_the_remedy() -> None:
+    """Who runs a pipeline of their own sees what to do, from Python 3.11 on."""
+    error = SettingsError("The API refused the key.", "Set CONVERTLY_API_KEY.")
+    assert error.__notes__ == [error.remedy]
+    if sys.version_info >= (3, 11):
+        assert traceback.format_exception_only(error)[-1] == "Set CONVERTLY_API_KEY.\n"
 
 
 def raised(error: Exception, outer: Exception) -> Exception:
