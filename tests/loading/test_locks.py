@@ -85,7 +85,7 @@ def test_without_a_note_of_its_start_it_is_refused_too(
     with held_in_a_thread(lock_of_target):
         (working_folder(place) / "since").unlink()
         with (
-            pytest.raises(BusyError, match=r"is under way\.$"),
+            pytest.raises(BusyError, match=r"is under way\.\nRun again when it has ended\.$"),
             file_lock(working_folder(place), place),
         ):
             pass
@@ -203,7 +203,7 @@ def test_a_load_waits_for_the_lock_of_a_database(connect: Connect) -> None:
     one, two = connect(), connect()
     with held_in_a_thread(lambda: database_lock(one, "here")) as is_over:
         with (
-            pytest.raises(BusyError, match=r"here is under way\.$"),
+            pytest.raises(BusyError, match=r"here is under way\.\nRun again when it has ended\.$"),
             database_lock(two, "here", 0.3),
         ):
             pass

@@ -226,7 +226,7 @@ def test_what_fails_at_a_destination_is_explained() -> None:
     with pytest.raises(ConvertlyError, match="The destination can't be used: away"), using(TARGET):
         raise OSError("away")
     error = SettingsError("This.", "That.")
-    with pytest.raises(SettingsError, match=r"^This\.$"), using(TARGET):
+    with pytest.raises(SettingsError, match=r"^This\.\nThat\.$"), using(TARGET):
         raise error
 
 

@@ -153,8 +153,9 @@ def test_the_dags_load_the_account_into_duckdb(airflow: Airflow, serve: Serve) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("folder", "message"),
-    [("{home}/", "Invalid API key."), ("", "to an absolute path")],
+    ("airflow", "folder", "message"),
+    [("3.3.2", "{home}/", "Invalid API key."), ("2.11.2", "", "to an absolute path")],
+    indirect=["airflow"],
 )
 def test_an_error_that_stays_fails_at_once(
     airflow: Airflow, serve: Serve, folder: str, message: str
@@ -170,23 +171,6 @@ def test_an_error_that_stays_fails_at_once(
     assert states(airflow, "convertly_jobs") == [("load_jobs", "failed", 1)]
     assert message in done.stdout + done.stderr
     assert_no_key(airflow, done.stdout, done.stderr)
-
-
-@pytest.mark.slow
-def test_a_quiet_first_day_has_the_results_table(airflow: Airflow, serve: Serve) -> None:
-    """The hourly DAG, too, creates `jobs__results` where no job has a result yet."""
-    api = serve(DemoAPI(DemoAccount(0), key=KEY))
-    api.account.create()
-    file = airflow.home / "quiet.duckdb"
-    settings = {
-        "AIRFLOW_VAR_CONVERTLY_API_KEY": KEY,
-        "CONVERTLY_BASE_URL": api.url,
-        "DESTINATION__DUCKDB__CREDENTIALS": str(file),
-    }
-    airflow.test("convertly_jobs", {}, **settings)
-    with duckdb.connect(str(file)) as database:
-        assert database.execute("SELECT count(*) FROM convertly_data.jobs").fetchall() == [(1,)]
-        assert not database.execute("FROM convertly_data.jobs__results").fetchall()
 
 
 def test_the_dags_load_by_the_functions_of_the_package() -> None:
