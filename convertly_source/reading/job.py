@@ -92,9 +92,14 @@ def positioned(
     time = created_at or BEGINNING
     for number, (job, key) in enumerate(zip(jobs, reversed(keys), strict=True)):
         if created_at and job.created_at:
-            time = min(max(job.created_at, BEGINNING + TICK), END - TICK)
+            time = clipped(job.created_at)
         placed.append(PositionedJob(time, key, position + number, job))
     return placed
+
+
+def clipped(created_at: datetime) -> datetime:
+    """Return the nearest time between BEGINNING and END, which are no job's."""
+    return min(max(created_at, BEGINNING + TICK), END - TICK)
 
 
 def keys_of(entries: list[Any]) -> set[str]:

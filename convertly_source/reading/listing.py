@@ -1,6 +1,6 @@
 """The account as a sequence by `created_at`: searched, and read oldest first, while it moves."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from datetime import datetime
 from itertools import cycle
 
@@ -83,7 +83,11 @@ class Listing(Pages):
         Their order may depend on the offset and limit of the request. So each round begins at
         another offset; once all offsets have been requested, the next rounds use a smaller limit.
         """
-        group = Group(created_at, handed)
+        after, end = created_at + TICK, self.total
+        if self.is_ordered:
+            end = self.search(after, page.end).count_before(after)
+            page = self.at(page.position)  # jobs that it showed before may have vanished
+        group = Group(created_at, handed, end)
         ways = self._ways(group)
         limit, shift = next(ways)
         while True:
@@ -98,7 +102,7 @@ class Listing(Pages):
                     break
                 following = max(page.position + (shift == 0), page.end - 1 - shift)
                 page, shift = self.at(following, limit), 0
-            if group.is_complete(page, self.total, self.is_at_rest):
+            if group.is_complete(page, self.total):
                 return page
             limit, shift = next(ways)
             page = self.at(group.start - 1, limit)
@@ -123,13 +127,14 @@ class Group:
     """The jobs of one `created_at`, whose order may differ in each answer.
 
     The group is complete once as many different jobs were seen as it has positions, and none of
-    them has vanished meanwhile: the list is at rest, or all of them were seen again. Positions are
-    counted from the oldest job, so creations don't change them. When older jobs come or go,
-    counting starts over.
+    them has vanished meanwhile: it ends where it did before the first was seen, or all of them were
+    seen again. Positions are counted from the oldest job, so creations don't change them. When
+    older jobs come or go, counting starts over.
     """
 
-    def __init__(self, created_at: datetime, handed: set[str]) -> None:
+    def __init__(self, created_at: datetime, handed: set[str], end: int) -> None:
         self.start = -1  # the position of the first one
+        self._end = end  # the position after the last one, when none was seen yet
         self._created_at, self._handed = created_at, set(handed)
         self._seen = set[str]()
         self._whole: set[str] | None = None  # all of them, until they are seen again
@@ -154,19 +159,22 @@ class Group:
         self._handed |= found.keys()
         return new
 
-    def is_complete(self, page: Page, total: int, is_at_rest: Callable[[], bool]) -> bool:
+    def is_complete(self, page: Page, total: int) -> bool:
         """Whether all were seen, at the end of a round."""
-        self.start -= max(0, self._total - total)
         after = self._created_at + TICK
+        end = page.count_before(after)
+        if end != self._end:  # older jobs may have been purged
+            self.start -= max(0, self._total - total)
         times = {job.created_at for job in page.jobs}
         if self._created_at not in times and not page.begins_before(after):
             return False
         if self._whole is not None and self._whole <= self._seen:
             return True
-        positions = page.count_before(after) - self.start
-        if len(self._seen) == positions:
-            self._whole, self._seen = self._seen, set()
-            return is_at_rest()
-        if len(self._seen) > positions:
-            self._seen = set()
-        return False
+        positions = end - self.start
+        if len(self._seen) < positions:
+            return False
+        is_complete = len(self._seen) == positions
+        if is_complete:
+            self._whole, is_complete = self._seen, end == self._end
+        self._seen, self._end = set(), end
+        return is_complete

@@ -22,6 +22,7 @@ from convertly_source.reading.job import (
     ListedJob,
     PositionedJob,
     RemovedJob,
+    clipped,
 )
 from convertly_source.reading.landmarks import Landmark, add_landmark, check_account
 from convertly_source.reading.listing import Listing
@@ -121,7 +122,7 @@ class IncrementalRun:
         self._reads_again = state["count_has_risen"] or self._start < (state["start"] or BEGINNING)
         if self._reads_again:
             self.state |= {"cursor": None, "held": 0, "count_has_risen": False}
-        if self.state["cursor"] is None:
+        if self.state["cursor"] is None or self._start > self._horizon:
             self.state["start"] = self._start if self._start > BEGINNING + TICK else None
         self._held_before = self.state["held"]
         self._since = max(self._start, self._horizon)
@@ -227,7 +228,7 @@ class IncrementalRun:
         held, listed = self._held_before - self._removed, self._listed_before
         if listed > held:  # some may have vanished since then
             page = self._listing.search(self._since, listed - 1)
-            listed = page.count_before(self._since)
+            listed = max(held, page.count_before(self._since))
         self.state["held"] += listed - held
         self._late = max(0, listed - held)
         if self._late:
@@ -292,11 +293,12 @@ class IncrementalRun:
         job, key = listed.job, listed.key
         self._missing.pop(key, None)
         position = self.state["tracked"].pop(key, NEVER_SEEN)[3]
-        if not job.is_final or listed.created_at >= self._horizon:
+        created_at = clipped(job.created_at or listed.created_at)  # its own, in any order
+        if not job.is_final or created_at >= self._horizon:
             content = "" if job.is_final else job.content_hash
             # Where jobs of one time change places, where it stood is as good as where it stands.
             position = listed.position if position < 0 else position
-            self.state["tracked"][key] = listed.created_at, job.status, content, position
+            self.state["tracked"][key] = created_at, job.status, content, position
 
     def _forget_ended(self) -> None:
         """Forget ended jobs that the next run will not read again, or that are too many."""

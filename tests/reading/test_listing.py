@@ -1,9 +1,11 @@
 """Decisions of the reading: which pages overlap, when a group is complete; odd jobs and ids."""
 
 import itertools
+import random
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -134,64 +136,107 @@ def page_of(jobs: list[PositionedJob], position: int, *, is_newest: bool = True)
     return Page([job(99, 1), *jobs], position - 1, is_oldest=False, is_newest=is_newest)
 
 
-def test_a_group_at_rest_is_complete_when_all_were_seen() -> None:
-    """As many jobs as positions are all of them, if nothing moves."""
-    group = Group(time_of(5), set())
+def test_a_group_is_complete_when_all_were_seen() -> None:
+    """As many jobs as positions are all of them, if the group ends where it did before."""
+    group = Group(time_of(5), set(), 13)
     group.begin(10, 100)
     assert len(group.take(page_of(group_of("a", "b"), 10, is_newest=False))) == 2
     last = Page(group_of("c"), 12, is_oldest=False, is_newest=True)
     assert [job.key for job in group.take(last)] == ["c"]
-    assert group.is_complete(last, 100, lambda: True)
+    assert group.is_complete(last, 100)
 
 
 def test_a_group_that_moves_is_complete_when_seen_again() -> None:
-    """While the list moves, jobs that were seen may have vanished: all must be seen once more."""
-    group, page = Group(time_of(5), set()), page_of(group_of("a", "b", "c"), 10)
-    for total, is_complete in ((100, False), (101, True)):
-        group.begin(10, total)
+    """Where the group ends elsewhere each time, all that were seen must be seen once more."""
+    group = Group(time_of(5), set(), 14)
+    for keys, is_complete in (("abc", False), ("abcd", True)):
+        page = page_of(group_of(*keys), 10)
+        group.begin(10, 100)
         group.take(page)
-        assert group.is_complete(page, total, lambda: False) is is_complete
+        assert group.is_complete(page, 100) is is_complete
 
 
 def test_a_job_that_vanished_does_not_stand_in_for_another() -> None:
     """A job that was seen and has gone does not make up for one that was not seen."""
-    group = Group(time_of(5), set())
+    group = Group(time_of(5), set(), 14)
     seen, there = page_of(group_of("a", "b", "gone"), 10), page_of(group_of("a", "b", "c"), 10)
-    for page, is_complete in ((seen, False), (there, False), (there, True)):
+    for page, is_complete in ((seen, False), (there, True)):
         group.begin(10, 100)
         group.take(page)
-        assert group.is_complete(page, 100, lambda: False) is is_complete
+        assert group.is_complete(page, 100) is is_complete
+
+
+def test_a_job_that_vanished_in_a_later_round_does_not_stand_in_either() -> None:
+    """What was seen in an earlier round may have gone since: the group ended after that then."""
+    group = Group(time_of(5), set(), 14)
+    for keys, end in (("a", "gone"), 14), (("a",), 13), (("a", "b"), 13):
+        last = Page(group_of("a"), end - 1, is_oldest=False, is_newest=True)
+        group.begin(10, 100)
+        group.take(page_of(group_of(*keys), 10))
+        group.take(last)
+        assert not group.is_complete(last, 100)
 
 
 def test_a_group_is_counted_anew_when_older_jobs_go() -> None:
     """Positions that shift while they are counted say nothing."""
-    group, page = Group(time_of(5), set()), page_of(group_of("a", "b"), 9)
+    group, page = Group(time_of(5), set(), 12), page_of(group_of("a", "b"), 9)
     group.begin(10, 100)
     group.take(page)
-    assert not group.is_complete(page, 100, lambda: True)
+    assert not group.is_complete(page, 100)
     group.begin(9, 99)
     group.take(page)
-    assert group.is_complete(page, 99, lambda: True)
+    assert group.is_complete(page, 99)
+
+
+def test_a_younger_job_that_goes_does_not_shift_a_group() -> None:
+    """The list gets shorter, but the group ends where it did: its beginning is not moved."""
+    group, page = Group(time_of(5), set(), 12), page_of(group_of("a", "b"), 10)
+    group.begin(10, 100)
+    group.take(page)
+    assert group.is_complete(page, 99)
 
 
 def test_more_jobs_than_positions_are_not_a_group() -> None:
     """When more were seen than there are positions, some have vanished."""
-    group, page = Group(time_of(5), set()), page_of(group_of("a", "b"), 10)
+    group, page = Group(time_of(5), set(), 13), page_of(group_of("a", "b"), 10)
     group.begin(10, 100)
     group.take(page_of(group_of("a", "b", "gone"), 10))
-    assert not group.is_complete(page, 100, lambda: True)
+    assert not group.is_complete(page, 100)
     group.begin(10, 100)
     group.take(page)
-    assert group.is_complete(page, 100, lambda: True)
+    assert group.is_complete(page, 100)
 
 
 def test_a_group_does_not_end_in_a_gap() -> None:
     """A page that has no job of the group, nor an older one, does not end it."""
-    group = Group(time_of(5), set())
+    group = Group(time_of(5), set(), 11)
     group.begin(10, 100)
     group.take(page_of(group_of("a"), 10, is_newest=False))
     younger = Page([job(50, 7)], 11, is_oldest=False, is_newest=False)
-    assert not group.is_complete(younger, 100, lambda: True)
+    assert not group.is_complete(younger, 100)
+
+
+@pytest.mark.parametrize("number", range(2, 14))
+def test_a_job_that_vanishes_as_another_appears_hides_none(number: int) -> None:
+    """A job of a group goes and a late one comes elsewhere: the list is as long as it was."""
+    chance = random.Random(number)
+    for _ in range(20):
+        account = DemoAccount(2)
+        group = [account.create(timedelta(minutes=minutes)) for minutes in (1, 0, 0, 0, 0)]
+        for _ in range(10):
+            account.create()
+        gone, there, shelf = chance.choice(group), [*account.jobs], Shelf()
+        api = DemoAPI(account, order=lambda jobs: newest_first(chance.sample(jobs, len(jobs))))
+        api.before_answer = partial(swap, api, number, gone)
+        shelf.run(api, page_size=3, max_connections=1)
+        assert {job["id"] for job in there if job is not gone} <= {*shelf.jobs}
+
+
+def swap(api: DemoAPI, number: int, gone: Any, account: DemoAccount) -> None:
+    """Before that answer, let a job vanish and another one appear late."""
+    if len(api.requests) == number:
+        account.jobs.remove(gone)
+        account.create(timedelta(minutes=-5))
 
 
 @pytest.mark.parametrize("order", [newest_first, oldest_first, restless])
@@ -698,7 +743,7 @@ def test_a_group_at_the_oldest_end_is_read_in_any_order() -> None:
 def test_a_first_round_that_a_purge_cuts_short_is_no_measure() -> None:
     """When older jobs vanish, the next round is a first one, and its useful pages count too."""
     jobs = [job(number, 0) for number in range(6)]
-    group = Group(time_of(0), set())
+    group = Group(time_of(0), set(), 11)
     before = group.useful_pages
     group.begin(9, 20)
     group.take(cut(jobs, 0, 3))

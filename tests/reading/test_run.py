@@ -153,6 +153,29 @@ def test_a_job_that_vanishes_while_it_is_looked_for_is_no_rise() -> None:
     assert_equal(shelf, api.account)
 
 
+def test_a_job_that_vanishes_after_it_was_looked_for_is_no_rise() -> None:
+    """One is gone before the lists of unfinished jobs, another after them: none has come late."""
+    api, shelf = DemoAPI(settled(50)), Shelf()
+    first, second = api.account.jobs[10], api.account.jobs[20]
+    for job in (first, second):
+        job.update(status="pending", results=None)
+    shelf.run(api)
+    asked = len(api.requests)
+
+    def vanish(account: DemoAccount) -> None:
+        for job, number in ((second, 2), (first, 5)):
+            if len(api.requests) == asked + number:
+                account.cancel(job)
+
+    api.before_answer = vanish
+    shelf.run(api)
+    assert shelf.removed == [second["id"]]
+    shelf.run(api)
+    assert shelf.removed == [second["id"], first["id"]]
+    assert not shelf.state["count_has_risen"]
+    assert_equal(shelf, api.account)
+
+
 def test_a_job_that_a_killed_run_has_passed_is_no_rise() -> None:
     """A job that vanished is not counted by the run that reads past it, even if that is killed.
 
@@ -408,6 +431,24 @@ def test_a_job_gone_from_a_list_without_order_is_not_counted() -> None:
     assert len(shelf.removed) == 1
 
 
+def test_a_killed_read_without_order_leaves_unfinished_jobs_where_they_are() -> None:
+    """The next run, which sees an order, finds what became of them."""
+    api, shelf = DemoAPI(settled(400)), Shelf()
+    job = api.account.jobs[150]
+    job.update(status="pending", results=None)
+    shelf.run(api)
+    for _ in range(200):
+        api.account.finish(api.account.create())
+    api.order = in_no_order
+    shelf.run(api, kill_after=6)
+    api.order = newest_first
+    api.account.finish(job)
+    api.account.jobs.pop(0)
+    shelf.run(api)
+    assert shelf.removed == []
+    assert_equal(shelf, api.account)
+
+
 def test_a_list_that_fits_in_a_page_needs_no_order(caplog: pytest.LogCaptureFixture) -> None:
     """An account of a page is not taken for one without order, as it may be sorted later."""
     api, shelf = DemoAPI(settled(60), order=in_no_order), Shelf()
@@ -648,6 +689,19 @@ def test_a_start_date_is_where_the_first_run_begins() -> None:
     shelf.run(api, start=later)
     assert shelf.last_run.held == 2001
     assert not shelf.state["count_has_risen"]
+
+
+def test_a_start_date_after_the_last_run_loses_nothing() -> None:
+    """What was created between the last run and a start_date is loaded by a run without one."""
+    api, shelf = DemoAPI(settled(10)), Shelf()
+    shelf.run(api)
+    for _ in range(20):
+        api.account.finish(api.account.create(timedelta(hours=1)))
+    shelf.run(api, start=created_at(api.account.jobs[20]))
+    assert len(shelf.jobs) == 20
+    shelf.run(api)
+    assert_equal(shelf, api.account)
+    assert shelf.run(api) == 1
 
 
 @pytest.mark.parametrize("start", [BEGINNING, 1000])
