@@ -37,10 +37,9 @@ from convertly_source.loading.target import (
     working_folder,
 )
 from convertly_source.loading.warehouse import known_landmarks
-from convertly_source.reading.job import BEGINNING
+from convertly_source.reading.job import BEGINNING, LAG
 from convertly_source.reading.landmarks import check_account
 from convertly_source.reading.listing import Listing
-from convertly_source.reading.run import LAG
 from convertly_source.settings import LARGEST_PAGE, connect, invalid, parse_timestamp
 from convertly_source.source import convertly_source
 from convertly_source.tables.schema import TABLES

@@ -13,6 +13,7 @@ from convertly_source.api.client import FINAL_STATUSES
 BEGINNING = datetime.min.replace(tzinfo=timezone.utc)
 END = datetime.max.replace(tzinfo=timezone.utc)
 TICK = timedelta.resolution
+LAG = timedelta(minutes=5)  # a job may become visible this late
 # Of texts that dlt reads as values of other types.
 DLT_MARKS = range(PUA_START, PUA_START + PUA_CHARACTER_MAX + 1)
 UNKNOWN = -1  # the position of a job that was seen in another list

@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterator
 from datetime import datetime
 from itertools import cycle
 
-from convertly_source.reading.job import BEGINNING, END, TICK, PositionedJob
+from convertly_source.reading.job import BEGINNING, END, LAG, TICK, PositionedJob
 from convertly_source.reading.pages import Page, Pages
 
 PAGES_WITHOUT_GAP = 32  # until one more is fetched ahead
@@ -83,8 +83,9 @@ class Listing(Pages):
         Their order may depend on the offset and limit of the request. So each round begins at
         another offset; once all offsets have been requested, the next rounds use a smaller limit.
         """
-        after, end = created_at + TICK, self.total
-        if self.is_ordered:
+        end = None
+        if self.is_ordered and self.is_static and created_at < self.now - LAG:
+            after = created_at + TICK
             end = self.search(after, page.end).count_before(after)
             page = self.at(page.position)  # jobs that it showed before may have vanished
         group = Group(created_at, handed, end)
@@ -102,7 +103,7 @@ class Listing(Pages):
                     break
                 following = max(page.position + (shift == 0), page.end - 1 - shift)
                 page, shift = self.at(following, limit), 0
-            if group.is_complete(page, self.total):
+            if group.is_complete(page, self.total, is_static=self.is_static):
                 return page
             limit, shift = next(ways)
             page = self.at(group.start - 1, limit)
@@ -127,14 +128,15 @@ class Group:
     """The jobs of one `created_at`, whose order may differ in each answer.
 
     The group is complete once as many different jobs were seen as it has positions, and none of
-    them has vanished meanwhile: it ends where it did before the first was seen, or all of them were
-    seen again. Positions are counted from the oldest job, so creations don't change them. When
-    older jobs come or go, counting starts over.
+    them has vanished meanwhile. That is so if all of them were seen again; or, in a list as long as
+    before, if the group ends where it did before the first was seen, and is too old to grow.
+    Positions are counted from the oldest job, so creations don't change them. When older jobs come
+    or go, counting starts over.
     """
 
-    def __init__(self, created_at: datetime, handed: set[str], end: int) -> None:
+    def __init__(self, created_at: datetime, handed: set[str], end: int | None) -> None:
         self.start = -1  # the position of the first one
-        self._end = end  # the position after the last one, when none was seen yet
+        self._end = end  # the position after the last one, when none was seen; None: it may grow
         self._created_at, self._handed = created_at, set(handed)
         self._seen = set[str]()
         self._whole: set[str] | None = None  # all of them, until they are seen again
@@ -159,7 +161,7 @@ class Group:
         self._handed |= found.keys()
         return new
 
-    def is_complete(self, page: Page, total: int) -> bool:
+    def is_complete(self, page: Page, total: int, *, is_static: bool) -> bool:
         """Whether all were seen, at the end of a round."""
         after = self._created_at + TICK
         end = page.count_before(after)
@@ -175,6 +177,6 @@ class Group:
             return False
         is_complete = len(self._seen) == positions
         if is_complete:
-            self._whole, is_complete = self._seen, end == self._end
-        self._seen, self._end = set(), end
+            self._whole, is_complete = self._seen, is_static and end == self._end
+        self._seen, self._end = set(), None if self._end is None else end
         return is_complete

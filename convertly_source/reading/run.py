@@ -16,6 +16,7 @@ from convertly_source.api.client import FINAL_STATUSES, OPEN_STATUSES
 from convertly_source.reading.job import (
     BEGINNING,
     END,
+    LAG,
     NOT_HELD,
     TICK,
     UNKNOWN,
@@ -29,7 +30,6 @@ from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import DisorderError
 
 MINUTE = timedelta(minutes=1)
-LAG = 5 * MINUTE  # a job may become visible this late
 MAX_ENDED_JOBS = 1000  # that are remembered, as the next run reads them again
 
 Window = tuple[datetime, datetime]  # half-open

@@ -40,7 +40,7 @@ from convertly_source.loading.backfill import (
 )
 from convertly_source.loading.load import load_in_chunks
 from convertly_source.loading.target import restore
-from convertly_source.reading.run import LAG
+from convertly_source.reading.job import LAG
 from convertly_source.tables.schema import TABLES
 
 pytestmark = pytest.mark.slow

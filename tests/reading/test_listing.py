@@ -143,7 +143,7 @@ def test_a_group_is_complete_when_all_were_seen() -> None:
     assert len(group.take(page_of(group_of("a", "b"), 10, is_newest=False))) == 2
     last = Page(group_of("c"), 12, is_oldest=False, is_newest=True)
     assert [job.key for job in group.take(last)] == ["c"]
-    assert group.is_complete(last, 100)
+    assert group.is_complete(last, 100, is_static=True)
 
 
 def test_a_group_that_moves_is_complete_when_seen_again() -> None:
@@ -153,7 +153,18 @@ def test_a_group_that_moves_is_complete_when_seen_again() -> None:
         page = page_of(group_of(*keys), 10)
         group.begin(10, 100)
         group.take(page)
-        assert group.is_complete(page, 100) is is_complete
+        assert group.is_complete(page, 100, is_static=True) is is_complete
+
+
+@pytest.mark.parametrize(("end", "is_static"), [(None, True), (13, False)])
+def test_a_group_that_may_grow_must_be_seen_again(end: int | None, *, is_static: bool) -> None:
+    """A new group, or any in a list that moves, may get as many jobs as it loses."""
+    group = Group(time_of(5), set(), end)
+    for keys, is_complete in (("abx", False), ("abc", False), ("abc", True)):
+        page = page_of(group_of(*keys), 10)
+        group.begin(10, 100)
+        group.take(page)
+        assert group.is_complete(page, 100, is_static=is_static) is is_complete
 
 
 def test_a_job_that_vanished_does_not_stand_in_for_another() -> None:
@@ -163,10 +174,10 @@ def test_a_job_that_vanished_does_not_stand_in_for_another() -> None:
     for page, is_complete in ((seen, False), (there, True)):
         group.begin(10, 100)
         group.take(page)
-        assert group.is_complete(page, 100) is is_complete
+        assert group.is_complete(page, 100, is_static=True) is is_complete
 
 
-def test_a_job_that_vanished_in_a_later_round_does_not_stand_in_either() -> None:
+def test_a_job_that_vanishes_in_a_later_round_is_not_counted() -> None:
     """What was seen in an earlier round may have gone since: the group ended after that then."""
     group = Group(time_of(5), set(), 14)
     for keys, end in (("a", "gone"), 14), (("a",), 13), (("a", "b"), 13):
@@ -174,7 +185,7 @@ def test_a_job_that_vanished_in_a_later_round_does_not_stand_in_either() -> None
         group.begin(10, 100)
         group.take(page_of(group_of(*keys), 10))
         group.take(last)
-        assert not group.is_complete(last, 100)
+        assert not group.is_complete(last, 100, is_static=True)
 
 
 def test_a_group_is_counted_anew_when_older_jobs_go() -> None:
@@ -182,10 +193,10 @@ def test_a_group_is_counted_anew_when_older_jobs_go() -> None:
     group, page = Group(time_of(5), set(), 12), page_of(group_of("a", "b"), 9)
     group.begin(10, 100)
     group.take(page)
-    assert not group.is_complete(page, 100)
+    assert not group.is_complete(page, 100, is_static=True)
     group.begin(9, 99)
     group.take(page)
-    assert group.is_complete(page, 99)
+    assert group.is_complete(page, 99, is_static=True)
 
 
 def test_a_younger_job_that_goes_does_not_shift_a_group() -> None:
@@ -193,7 +204,7 @@ def test_a_younger_job_that_goes_does_not_shift_a_group() -> None:
     group, page = Group(time_of(5), set(), 12), page_of(group_of("a", "b"), 10)
     group.begin(10, 100)
     group.take(page)
-    assert group.is_complete(page, 99)
+    assert group.is_complete(page, 99, is_static=True)
 
 
 def test_more_jobs_than_positions_are_not_a_group() -> None:
@@ -201,10 +212,10 @@ def test_more_jobs_than_positions_are_not_a_group() -> None:
     group, page = Group(time_of(5), set(), 13), page_of(group_of("a", "b"), 10)
     group.begin(10, 100)
     group.take(page_of(group_of("a", "b", "gone"), 10))
-    assert not group.is_complete(page, 100)
+    assert not group.is_complete(page, 100, is_static=True)
     group.begin(10, 100)
     group.take(page)
-    assert group.is_complete(page, 100)
+    assert group.is_complete(page, 100, is_static=True)
 
 
 def test_a_group_does_not_end_in_a_gap() -> None:
@@ -213,30 +224,35 @@ def test_a_group_does_not_end_in_a_gap() -> None:
     group.begin(10, 100)
     group.take(page_of(group_of("a"), 10, is_newest=False))
     younger = Page([job(50, 7)], 11, is_oldest=False, is_newest=False)
-    assert not group.is_complete(younger, 100)
+    assert not group.is_complete(younger, 100, is_static=True)
 
 
+@pytest.mark.parametrize("is_new", [True, False])
 @pytest.mark.parametrize("number", range(2, 14))
-def test_a_job_that_vanishes_as_another_appears_hides_none(number: int) -> None:
-    """A job of a group goes and a late one comes elsewhere: the list is as long as it was."""
-    chance = random.Random(number)
+def test_a_job_that_vanishes_as_another_appears_hides_none(number: int, *, is_new: bool) -> None:
+    """A job of a group goes and a late one comes: the list is as long as it was.
+
+    The late one is of the same time, if the group is new, else it stands elsewhere.
+    """
+    chance, tick = random.Random(number), timedelta(milliseconds=1)
     for _ in range(20):
         account = DemoAccount(2)
-        group = [account.create(timedelta(minutes=minutes)) for minutes in (1, 0, 0, 0, 0)]
+        start = datetime.now(UTC) - DEMO_START if is_new else timedelta(days=1)
+        group = [account.create(gap) for gap in (start, *[timedelta(0)] * 4)]
         for _ in range(10):
-            account.create()
+            account.create(tick)
         gone, there, shelf = chance.choice(group), [*account.jobs], Shelf()
         api = DemoAPI(account, order=lambda jobs: newest_first(chance.sample(jobs, len(jobs))))
-        api.before_answer = partial(swap, api, number, gone)
+        api.before_answer = partial(swap, api, number, gone, -tick * (10 if is_new else 5))
         shelf.run(api, page_size=3, max_connections=1)
         assert {job["id"] for job in there if job is not gone} <= {*shelf.jobs}
 
 
-def swap(api: DemoAPI, number: int, gone: Any, account: DemoAccount) -> None:
-    """Before that answer, let a job vanish and another one appear late."""
+def swap(api: DemoAPI, number: int, gone: Any, gap: timedelta, account: DemoAccount) -> None:
+    """Before that answer, let a job vanish and another one appear."""
     if len(api.requests) == number:
         account.jobs.remove(gone)
-        account.create(timedelta(minutes=-5))
+        account.create(gap)
 
 
 @pytest.mark.parametrize("order", [newest_first, oldest_first, restless])

@@ -30,8 +30,8 @@ from helpers.warehouse import Warehouse
 
 from convertly_source.demo import DEMO_START, DemoAccount, DemoAPI, newest_first
 from convertly_source.errors import ResponseError
-from convertly_source.reading.job import BEGINNING, END, ListedJob
-from convertly_source.reading.run import LAG, MAX_ENDED_JOBS
+from convertly_source.reading.job import BEGINNING, END, LAG, ListedJob
+from convertly_source.reading.run import MAX_ENDED_JOBS
 
 Serve = Callable[..., DemoAPI]
 Order = Callable[[list[Any]], list[Any]]
@@ -431,7 +431,7 @@ def test_a_job_gone_from_a_list_without_order_is_not_counted() -> None:
     assert len(shelf.removed) == 1
 
 
-def test_a_killed_read_without_order_leaves_unfinished_jobs_where_they_are() -> None:
+def test_a_killed_read_without_order_keeps_the_times_of_jobs() -> None:
     """The next run, which sees an order, finds what became of them."""
     api, shelf = DemoAPI(settled(400)), Shelf()
     job = api.account.jobs[150]
