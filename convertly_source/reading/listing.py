@@ -8,7 +8,7 @@ from convertly_source.reading.job import BEGINNING, END, LAG, TICK, PositionedJo
 from convertly_source.reading.pages import Page, Pages
 
 PAGES_WITHOUT_GAP = 32  # until one more is fetched ahead
-MAX_ROUNDS = 20  # through the jobs of one `created_at`
+MAX_ROUNDS = 20  # through the jobs of one `created_at`, each time that all must be seen
 
 
 class Listing(Pages):
@@ -88,7 +88,7 @@ class Listing(Pages):
             after = created_at + TICK
             end = self.search(after, page.end).count_before(after)
             page = self.at(page.position)  # jobs that it showed before may have vanished
-        group = Group(created_at, handed, end)
+        group, rounds = Group(created_at, handed, end), MAX_ROUNDS * (1 + (end is None))
         ways = self._ways(group)
         limit, shift = next(ways)
         while True:
@@ -97,7 +97,7 @@ class Listing(Pages):
             group.begin(page.count_before(created_at), self.total)
             while True:
                 yield group.take(page)
-                if group.pages > MAX_ROUNDS * group.useful_pages:
+                if group.pages > rounds * group.useful_pages:
                     raise self.failure()
                 if page.youngest > created_at or page.is_newest:
                     break

@@ -520,6 +520,7 @@ class Life:
         self.state = new_state()
         self.loaded: dict[str, tuple[str, int]] = {}  # status and progress, by id
         self.removed: set[str] = set()
+        self.held = 0  # after the last complete run
 
     def live(self) -> list[Failure]:
         """Run some times, then once more while it moves and at rest; return what went wrong."""
@@ -594,6 +595,7 @@ class Life:
             self.state = deepcopy(run.state)
         if not listing.is_ordered:
             self._fail("unordered", "taken for a list without an order")
+        self.held = run.held
         return True
 
     def _judge(self, there: set[str], *, is_moving: bool) -> None:
@@ -606,6 +608,8 @@ class Life:
             self._fail("removed falsely", f"{len(wrong)}: {sorted(wrong)[:3]}")
         if is_moving:
             return
+        if self.held != len(now):
+            self._fail("miscounted", f"{self.held} of {len(now)} are held")
         stale = [
             key
             for key, job in now.items()
