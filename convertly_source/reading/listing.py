@@ -8,7 +8,7 @@ from convertly_source.reading.job import BEGINNING, END, LAG, TICK, PositionedJo
 from convertly_source.reading.pages import Page, Pages
 
 PAGES_WITHOUT_GAP = 32  # until one more is fetched ahead
-MAX_ROUNDS = 20  # through the jobs of one `created_at`, each time that all must be seen
+MAX_ROUNDS = 20  # through the jobs of one `created_at`, to see all of them
 
 
 class Listing(Pages):
@@ -88,7 +88,8 @@ class Listing(Pages):
             after = created_at + TICK
             end = self.search(after, page.end).count_before(after)
             page = self.at(page.position)  # jobs that it showed before may have vanished
-        group, rounds = Group(created_at, handed, end), MAX_ROUNDS * (1 + (end is None))
+        group = Group(created_at, handed, end)
+        rounds = 2 * MAX_ROUNDS if end is None else MAX_ROUNDS  # all must be seen twice, or once
         ways = self._ways(group)
         limit, shift = next(ways)
         while True:
@@ -175,8 +176,11 @@ class Group:
         positions = end - self.start
         if len(self._seen) < positions:
             return False
-        is_complete = len(self._seen) == positions
-        if is_complete:
-            self._whole, is_complete = self._seen, is_static and end == self._end
-        self._seen, self._end = set(), None if self._end is None else end
-        return is_complete
+        is_whole = len(self._seen) == positions
+        is_unchanged = is_static and end == self._end
+        if is_whole:
+            self._whole = self._seen
+        self._seen = set()
+        if self._end is not None:
+            self._end = end
+        return is_whole and is_unchanged

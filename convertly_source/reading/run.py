@@ -122,7 +122,7 @@ class IncrementalRun:
         self._reads_again = state["count_has_risen"] or self._start < (state["start"] or BEGINNING)
         if self._reads_again:
             self.state |= {"cursor": None, "held": 0, "count_has_risen": False}
-        if self.state["cursor"] is None or self._start > self._horizon:
+        if self._start > self._horizon:  # older jobs may be left out
             self.state["start"] = self._start if self._start > BEGINNING + TICK else None
         self._held_before = self.state["held"]
         self._since = max(self._start, self._horizon)

@@ -544,7 +544,7 @@ class Life:
         server, there = self.server, set(self.account.jobs.by_id)
         server.is_moving, server.requests = is_moving, 0
         server.most_requests = server.fair_requests
-        server.most_moves = min(2000, 100 + int(4 * server.pages))  # else it grows by powers
+        server.most_moves = min(2000, 100 + int(4 * server.pages))  # else it grows exponentially
         self.story.append({"moving": is_moving, "kill": kill, "jobs": len(there)})
         try:
             is_complete = self._load(kill)

@@ -157,12 +157,10 @@ class Life(RuleBasedStateMachine):
         there = {*self.usable()} - self.unseen
         # Without an order the list is one group, which may grow faster than it can be read.
         too_fast = (UnavailableError,) if self.api.order is in_no_order else ()
-        is_complete = False
         with self.moving(events, pause), suppress(*too_fast):
             self.shelf.run(self.api, kill_after, **self.options)
-            is_complete = kill_after is None
-        if is_complete:
-            assert there & self.usable().keys() <= set(self.shelf.content())
+            if kill_after is None:
+                assert there & self.usable().keys() <= set(self.shelf.content())
 
     @contextmanager
     def moving(self, events: list[Event], pause: int) -> Iterator[None]:
