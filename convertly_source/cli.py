@@ -40,6 +40,7 @@ from convertly_source.loading.views import refuse_views
 from convertly_source.progress import Progress
 from convertly_source.reading.job import BEGINNING
 from convertly_source.reading.listing import Listing
+from convertly_source.reading.pages import DisorderError
 from convertly_source.settings import LARGEST_PAGE, connect
 from convertly_source.source import convertly_source
 from convertly_source.tables.schema import TABLES
@@ -263,15 +264,21 @@ def check_settings(_: argparse.Namespace, __: Counter[str]) -> None:
     client = with_config(connect, sections=("sources", "convertly"))()
     listing = Listing(client, LARGEST_PAGE, max_connections=1)
     print(f"The API at {client.host} answers, and accepts the key.")
-    if not listing.total:
-        print("It has no jobs yet.")
-    elif not listing.is_ordered:
-        print(f"{listing.total:,} jobs, in no order: each run will read all of them.")
+    if listing.total:
+        print(f"{listing.total:,} jobs, {_order_of(listing)}.")
     else:
-        order = "newest" if listing.is_newest_first else "oldest"
-        bounds = listing.search(BEGINNING).oldest, listing.newest_page.youngest
-        since, until = (f"{timestamp:%Y-%m-%d %H:%M:%S}" for timestamp in bounds)
-        print(f"{listing.total:,} jobs, {order} first, created from {since} to {until} UTC.")
+        print("It has no jobs yet.")
+
+
+def _order_of(listing: Listing) -> str:
+    """Return how the API lists jobs, and their time span."""
+    with suppress(DisorderError):
+        if listing.is_ordered:
+            order = "newest" if listing.is_newest_first else "oldest"
+            bounds = listing.search(BEGINNING).oldest, listing.newest_page.youngest
+            since, until = (f"{timestamp:%Y-%m-%d %H:%M:%S}" for timestamp in bounds)
+            return f"{order} first, created from {since} to {until} UTC"
+    return "in no order: each run will read all of them"
 
 
 def print_tables(_: argparse.Namespace, __: Counter[str]) -> None:

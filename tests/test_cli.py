@@ -13,7 +13,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from helpers.lists import in_no_order, oldest_first
+from helpers.lists import in_no_order, old_page_swapped, oldest_first
 from helpers.script import (
     ROOT,
     Done,
@@ -369,6 +369,7 @@ def test_the_tables_are_those_of_a_warehouse(warehouse: Warehouse, serve: Serve)
         (newest_first, "250 jobs, newest first, created from 2026-05-01 0"),
         (oldest_first, "250 jobs, oldest first, created from 2026-05-01 0"),
         (in_no_order, "250 jobs, in no order: each run will read all of them."),
+        (old_page_swapped, "250 jobs, in no order: each run will read all of them."),
     ],
 )
 def test_check_shows_settings_and_the_account(api: DemoAPI, order: Any, text: str) -> None:

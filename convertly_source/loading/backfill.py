@@ -40,6 +40,7 @@ from convertly_source.loading.warehouse import known_landmarks
 from convertly_source.reading.job import BEGINNING, LAG
 from convertly_source.reading.landmarks import check_account
 from convertly_source.reading.listing import Listing
+from convertly_source.reading.pages import DisorderError
 from convertly_source.settings import LARGEST_PAGE, connect, invalid, parse_timestamp
 from convertly_source.source import convertly_source
 from convertly_source.tables.schema import TABLES
@@ -131,10 +132,7 @@ def plan_windows(
         )
     listing = list_jobs(settings)
     if not listing.is_ordered:
-        raise SettingsError(
-            "The API lists jobs in no order: each window would read all of them.",
-            "Load them with an ordinary run, which reads them once.",
-        )
+        raise DisorderError
     oldest = listing.search(BEGINNING).oldest.date() if listing.total else NO_JOBS.start.date()
     newest = max(listing.newest_page.youngest, NO_JOBS.start)
     whole = Window(

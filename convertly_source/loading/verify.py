@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from convertly_source.errors import ResponseError, SettingsError
+from convertly_source.errors import ResponseError
 from convertly_source.loading.comparison import Compared, Comparison
 from convertly_source.loading.held import HeldJob, HeldJobs
 from convertly_source.reading.job import PositionedJob, RemovedJob
@@ -97,21 +97,14 @@ class VerifyRun(IncrementalRun):
 
     def _find_changes(self) -> Iterator[Changes]:
         """Run as usual, then compare; jobs that are created from now on wait for the next run."""
-        try:
-            for changes in super()._find_changes():
-                self._held_jobs.follow(changes)
-                self._note_rejected(changes.rejected)
-                yield changes
-            self._loaded.update(self._handed_over)
-            for compared in self.comparison.ranges(read_all=self._read_all):
-                self.expected = self.comparison.expected or self.expected
-                yield from self._mend(compared)
-        except DisorderError as error:
-            raise SettingsError(
-                "The API lists jobs in no order, so they can't be compared by their positions.",
-                "Ordinary loads read all of them each time; "
-                "a full refresh also finds what is gone.",
-            ) from error
+        for changes in super()._find_changes():
+            self._held_jobs.follow(changes)
+            self._note_rejected(changes.rejected)
+            yield changes
+        self._loaded.update(self._handed_over)
+        for compared in self.comparison.ranges(read_all=self._read_all):
+            self.expected = self.comparison.expected or self.expected
+            yield from self._mend(compared)
         self._forget_ended()
         listed, held = self.comparison.counts
         self.state |= {"count_has_risen": False, "start": None}

@@ -11,7 +11,12 @@ from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
 from convertly_source.api.client import JobsClient, JobsPage
-from convertly_source.errors import ConvertlyError, ResponseError, UnavailableError
+from convertly_source.errors import (
+    ConvertlyError,
+    ResponseError,
+    SettingsError,
+    UnavailableError,
+)
 from convertly_source.reading.job import (
     BEGINNING,
     END,
@@ -28,8 +33,14 @@ SMALLEST_PAGE = 3  # pages overlap by two jobs
 MAX_ATTEMPTS = 60  # for one page of a list that moves
 
 
-class DisorderError(Exception):
+class DisorderError(SettingsError):
     """The list is not sorted by `created_at`, so a job can't be found by it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The API lists jobs in no order, so they can't be found by their positions.",
+            "Use ordinary runs, which read all of them; a full refresh also finds what is gone.",
+        )
 
 
 class Page(NamedTuple):

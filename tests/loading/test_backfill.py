@@ -18,7 +18,7 @@ import psycopg2
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 from helpers.history import Ask, assert_equal, schemas
-from helpers.lists import in_no_order
+from helpers.lists import Order, in_no_order, old_page_swapped
 from helpers.warehouse import load_into
 from hypothesis import given
 from hypothesis import strategies as st
@@ -303,9 +303,10 @@ def test_windows_that_are_not_possible_are_refused(
 
 
 @pytest.mark.covers
-def test_a_list_in_no_order_is_not_split(serve: Serve) -> None:
-    """Each window would read the whole list, so an ordinary run is named instead."""
-    api = serve(DemoAPI(DemoAccount(250), order=in_no_order))
+@pytest.mark.parametrize("order", [in_no_order, old_page_swapped])
+def test_a_list_in_no_order_is_not_split(serve: Serve, order: Order) -> None:
+    """Each window would read the whole list, so ordinary runs are named instead."""
+    api = serve(DemoAPI(DemoAccount(250), order=order))
     with pytest.raises(SettingsError, match="in no order") as refused:
         Backfill(api).plan()
     assert "ordinary run" in refused.value.remedy
