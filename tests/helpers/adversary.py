@@ -41,6 +41,7 @@ class World:
     jobs: tuple[int, int] = (0, 60)
     runs: tuple[int, int] = (3, 7)
     kills: float = 0.3  # of the runs
+    starts: float = 0  # of the runs have a start date
     connections: tuple[int, int] = (1, 4)
     # What happens between two requests.
     create: float = 0.4
@@ -147,6 +148,9 @@ WORLDS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
         "jobs": (60, 300),
         "create": rnd.choice([0, 0.3]),
     },
+    "starts": lambda rnd: (
+        {"starts": 0.6, "runs": (4, 9), "jobs": (0, 120)} | rnd.choice([CALM, {}])
+    ),
     "deletes": lambda rnd: {"delete": rnd.choice([0.1, 0.5, 2]), "jobs": (20, 120)},
     "heavy": lambda _: {
         "page_size": 100,
@@ -528,7 +532,7 @@ class Life:
         for _ in range(self.rnd.randint(*self.world.runs)):
             is_moving = self.rnd.random() < 0.75
             kill = self.rnd.randint(1, 6) if self.rnd.random() < self.world.kills else None
-            self.run(is_moving=is_moving, kill=kill)
+            self.run(is_moving=is_moving, kill=kill, start=self._start())
             for _ in range(self.rnd.choice([0, 0, 1, 3, 10])):
                 self.account.tick += 1
                 self.account.move()
@@ -537,17 +541,25 @@ class Life:
             self.run(is_moving=False, is_last=number == self.world.is_lying)
         return self.failures
 
-    def run(self, *, is_moving: bool, kill: int | None = None, is_last: bool = False) -> None:
-        """Run once; a kill comes after that many batches."""
+    def run(
+        self,
+        *,
+        is_moving: bool,
+        kill: int | None = None,
+        start: int = 0,
+        is_last: bool = False,
+    ) -> None:
+        """Run once; a kill comes after that many batches, jobs older than `start` are left out."""
         if self.failures:
             return
-        server, there = self.server, set(self.account.jobs.by_id)
+        server, order = self.server, self.account.jobs.order
+        there = {key for created_at, _, key in order if created_at >= start}
         server.is_moving, server.requests = is_moving, 0
         server.most_requests = server.fair_requests
         server.most_moves = min(2000, 100 + int(4 * server.pages))  # else it grows exponentially
-        self.story.append({"moving": is_moving, "kill": kill, "jobs": len(there)})
+        self.story.append({"moving": is_moving, "kill": kill, "start": start, "jobs": len(there)})
         try:
-            is_complete = self._load(kill)
+            is_complete = self._load(kill, start)
         except UnavailableError as error:
             is_complete = False
             self.story[-1]["unavailable"] = str(error)
@@ -563,11 +575,18 @@ class Life:
         self.story[-1] |= {"requests": server.requests, "complete": is_complete}
         if is_complete:
             if is_last or not self.world.is_lying:
-                self._judge(there, is_moving=is_moving)
+                self._judge(there, is_part=is_moving or start > 0)
             if is_last:
                 self._judge_quiet_run()
 
-    def _load(self, kill: int | None) -> bool:
+    def _start(self) -> int:
+        """Draw a start date, perhaps that of a job; 0 is none."""
+        if self.world.starts and self.rnd.random() < self.world.starts:
+            times = [created_at for created_at, _, _ in self.account.jobs.order] or [0]
+            return self.rnd.choice(times) + self.rnd.choice([0, 0, 1, 400_000])
+        return 0
+
+    def _load(self, kill: int | None = None, start: int = 0) -> bool:
         listing = Listing(
             cast("JobsClient", self.server),
             self.world.page_size,
@@ -575,9 +594,9 @@ class Life:
         )
         if not listing.is_ordered:
             self._fail("unordered", "taken for a list without an order")
-        everything = BEGINNING, END
+        window = moment(start) if start else BEGINNING, END
         # It is one account, even if all that was known is purged.
-        run = IncrementalRun(listing, None, self.state, everything, trust_account=True)
+        run = IncrementalRun(listing, None, self.state, window, trust_account=True)
         handed_over = set[str]()
         try:
             for number, changes in enumerate(run.changes, 1):
@@ -598,15 +617,16 @@ class Life:
         self.held = run.held
         return True
 
-    def _judge(self, there: set[str], *, is_moving: bool) -> None:
+    def _judge(self, there: set[str], *, is_part: bool) -> None:
+        """Compare what is loaded with the account; of a run that saw a part, what was there."""
         now = self.account.jobs.by_id
         if lost := [key for key in there if key in now and key not in self.loaded]:
             times = [now[key]["created_at"] for key in lost[:3]]
-            kind = "delayed" if is_moving else "lost"
+            kind = "delayed" if is_part else "lost"
             self._fail(kind, f"{len(lost)} of {len(there)}: {lost[:3]} of {times}")
         if wrong := self.removed & now.keys():
             self._fail("removed falsely", f"{len(wrong)}: {sorted(wrong)[:3]}")
-        if is_moving:
+        if is_part:
             return
         if self.held != len(now):
             self._fail("miscounted", f"{self.held} of {len(now)} are held")
@@ -632,7 +652,7 @@ class Life:
         if state["count_has_risen"] or is_many or self.world.reopen:  # reopened jobs are news
             return
         self.loaded = {}
-        self._load(None)
+        self._load()
         if self.loaded or self.state | {"jobs_read": 0} != state:
             self._fail("restless", f"{len(self.loaded)} jobs were handed over without news")
         self.loaded = loaded

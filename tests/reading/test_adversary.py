@@ -12,7 +12,7 @@ from convertly_source.reading import pages
 
 FIRST = int(os.environ.get("ADVERSARY_FIRST", "0"))
 SMALL = (
-    *("mild", "base", "stable", "ties", "ties_stable", "purge", "bulkadd", "deletes"),
+    *("mild", "base", "stable", "ties", "ties_stable", "purge", "bulkadd", "deletes", "starts"),
     *("total1", "totalstale", "replica", "statuslag", "late", "future", "reopen"),
 )
 LARGE = ("mild100", "page100", "ties300", "heavy_at_1", "heavy_at_5", "heavy_at_20", "heavy_at_40")
