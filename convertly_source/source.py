@@ -252,13 +252,15 @@ class AccountReader:
         states = dlt.current.resource_state()
         states["host"] = self._client.host  # two accounts in one dataset would spoil each other
         scope = "window" if created_at.end_value else self._status or "all"
+        started = self._stopped.pop(_resume_point(window, states.get(scope, {})), None)
+        if scope == "window" and not started:
+            states.pop(scope, None)  # one that was broken off begins again
         state: RunState = states.setdefault(scope, {})
         if not state:
             state.update(new_state())
         _check_state(state)
         self._mapper.restore_columns(_stored_columns())
         state["landmarks"] = states.get("landmarks", [])  # all ways to load know the account
-        started = self._stopped.pop(_resume_point(window, state), None)
         started = started or self._start(state, window)
         run = started.run
         metrics = dlt.current.resource_metrics()

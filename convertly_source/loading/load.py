@@ -14,10 +14,11 @@ from dlt.common.runtime.collector_base import Collector
 from dlt.common.schema.typing import TColumnSchema
 from dlt.common.schema.utils import has_table_seen_data
 from dlt.extract import DltSource
+from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.helpers import retry_schema_update
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
-from convertly_source.errors import SettingsError
+from convertly_source.errors import SettingsError, causes
 from convertly_source.loading import refresh
 from convertly_source.loading.comments import add_comments, descriptions
 from convertly_source.loading.locks import database_lock, file_lock, has_lock
@@ -41,6 +42,7 @@ from convertly_source.loading.target import (
     name_in_sql,
     refuse_ambiguous_name,
     refuse_naming,
+    refuse_shared_staging,
     repair_tables,
     restore,
     stored_tables,
@@ -60,6 +62,7 @@ from convertly_source.loading.warehouse import (
     stored_jobs,
     verifying,
 )
+from convertly_source.reading.pages import DisorderError
 from convertly_source.reading.run import NOTHING_STORED
 from convertly_source.tables.schema import TABLES
 
@@ -235,10 +238,14 @@ def _load(
             stored = stored._replace(unfinished={})
     metrics["kind"] = "refresh" if refresh.is_under_way(pipeline) else "load"
     load_ids = list[str]()
-    if can_count and metrics["is_whole"] and has_left_out_jobs(pipeline):
-        reason = "Jobs before the start date were left out"
-        _verify_and_report(pipeline, source, rows, report, reason)
-    else:
+    reason = "Jobs before the start date were left out"
+    is_compared = (
+        can_count
+        and metrics["is_whole"]
+        and has_left_out_jobs(pipeline)
+        and _verify_and_report(pipeline, source, rows, report, reason)
+    )
+    if not is_compared:
         with following(stored):
             for chunk in load_in_chunks(pipeline, source, pages_per_chunk):
                 rows.update(chunk.rows)
@@ -298,6 +305,7 @@ def _begin(
     full_refresh: bool = False,
 ) -> None:
     """Repair the tables, and begin or resume a refresh where one is needed."""
+    refuse_shared_staging(pipeline)
     refresh.check_mark(pipeline)
     metrics = source.resources["jobs"].custom_metrics
     can_repair = not is_lake(pipeline) and "jobs" in stored_tables(pipeline)
@@ -332,7 +340,10 @@ def _follow_up(
         return
     forget_relisted(pipeline, load_ids)
     if source.resources["jobs"].custom_metrics["is_whole"] and count_has_risen(pipeline):
-        _verify_and_report(pipeline, source, rows, report, "Jobs have appeared late")
+        reason = "Jobs have appeared late"
+        if not _verify_and_report(pipeline, source, rows, report, reason):
+            for chunk in load_in_chunks(pipeline, source):
+                rows.update(chunk.rows)
 
 
 def _verify_and_report(
@@ -341,12 +352,22 @@ def _verify_and_report(
     rows: Counter[str],
     report: Callable[[str], None],
     reason: str,
-) -> None:
-    """Verify as part of a load, and report why, and what was found."""
-    verified = _verify(pipeline, source, rows).result()
+) -> bool:
+    """Verify as part of a load, and report why, and what was found.
+
+    Return False for a list in no order: that can't be compared, and each load reads all of it.
+    """
+    try:
+        verified = _verify(pipeline, source, rows).result()
+    except PipelineStepFailed as error:
+        if not any(isinstance(cause, DisorderError) for cause in causes(error)):
+            raise
+        source.resources["jobs"].custom_metrics["kind"] = "load"
+        return False
     report(
         f"{reason}, so all were compared: {verified.loaded:,} loaded, {verified.removed:,} removed."
     )
+    return True
 
 
 def _verify(

@@ -4,7 +4,7 @@ Only pending jobs can be deleted, and a purge begins with the oldest. So if none
 any more, the list belongs to another account, or the whole history was deleted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from convertly_source.errors import SettingsError
@@ -47,12 +47,35 @@ def check_account(listing: Listing, landmarks: Sequence[Landmark], page: Page) -
         if any((created_at, key) == _landmark(job) for one in shown for job in one.jobs):
             return
     if landmarks:
-        raise SettingsError(
-            "The API key belongs to another account than the one that was loaded, or all of its "
-            "jobs were deleted.",
-            "Choose another dataset, or set trust_account if it is the same account.",
-            setting="trust_account",
-        )
+        raise _other_account()
+
+
+def once_known(
+    batches: Iterator[list[PositionedJob]], known: set[str]
+) -> Iterator[list[PositionedJob]]:
+    """Yield all batches of a list without an order, once one of them has a known job.
+
+    Raise `SettingsError` as `check_account` if none has.
+    """
+    waiting = list[list[PositionedJob]]()
+    for jobs in batches if known else ():
+        waiting.append(jobs)
+        if not known.isdisjoint(job.key for job in jobs):
+            break
+    else:
+        if known:
+            raise _other_account()
+    yield from waiting
+    yield from batches
+
+
+def _other_account() -> SettingsError:
+    return SettingsError(
+        "The API key belongs to another account than the one that was loaded, or all of its "
+        "jobs were deleted.",
+        "Choose another dataset, or set trust_account if it is the same account.",
+        setting="trust_account",
+    )
 
 
 def _landmark(job: PositionedJob) -> Landmark:

@@ -67,6 +67,11 @@ class Page(NamedTuple):
         return self.jobs[-1].created_at if self.jobs else BEGINNING
 
     @property
+    def undated(self) -> int:
+        """The number of jobs at its younger end that have no `created_at`."""
+        return next((n for n, job in enumerate(reversed(self.jobs)) if job.job.created_at), 0)
+
+    @property
     def shown_whole(self) -> tuple[datetime, datetime]:
         """The half-open range of which it shows all jobs; those of its ends may go on elsewhere."""
         since = BEGINNING if self.is_oldest or not self.jobs else self.oldest + TICK
@@ -135,7 +140,8 @@ class Pages:
             if is_before and (page.is_newest or page.youngest >= created_at):
                 return page
             if is_before:
-                low, high = page.end, high if high >= page.end else self.total
+                low = page.end - page.undated  # those may belong to a younger neighbour
+                high = high if high >= low else self.total
             else:
                 low, high = low if low <= page.position else 0, page.position
             middle = low - 1 if high - low <= self.size - 2 else (low + high - self.size) // 2

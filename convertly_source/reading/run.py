@@ -7,7 +7,6 @@ from contextlib import suppress
 from copy import deepcopy
 from datetime import datetime, timedelta
 from heapq import nlargest
-from itertools import compress
 from typing import NamedTuple, TypedDict
 
 from dlt.common import logger
@@ -25,7 +24,12 @@ from convertly_source.reading.job import (
     RemovedJob,
     clipped,
 )
-from convertly_source.reading.landmarks import Landmark, add_landmark, check_account
+from convertly_source.reading.landmarks import (
+    Landmark,
+    add_landmark,
+    check_account,
+    once_known,
+)
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import DisorderError
 
@@ -116,10 +120,15 @@ class IncrementalRun:
         self.listed, self.expected = listing.listed, 0  # `expected` jobs are to be read
         self._listing, self._status, self._trust_account = listing, status, trust_account
         self._start, self._until = max(window[0], BEGINNING + TICK), window[1] - TICK
+        tracked = self.state["tracked"]
         for key, job in stored.unfinished.items():
             if self._start <= job[0] <= self._until and status in (None, job[1]):
-                self.state["tracked"].setdefault(key, job)
-        self._reads_again = state["count_has_risen"] or self._start < (state["start"] or BEGINNING)
+                known = tracked.setdefault(key, job)
+                if known[1] in FINAL_STATUSES:  # another load has seen it reopened
+                    tracked[key] = job
+        is_future = (state["cursor"] or BEGINNING) > listing.now + LAG  # a clock was wrong
+        has_left_out = self._start < (state["start"] or BEGINNING)
+        self._reads_again = state["count_has_risen"] or is_future or has_left_out
         if self._reads_again:
             self.state |= {"cursor": None, "held": 0, "count_has_risen": False}
         if self._start > self._horizon:  # older jobs may be left out
@@ -128,8 +137,7 @@ class IncrementalRun:
         self._since = max(self._start, self._horizon)
         self._is_continued = self.state["cursor"] is not None and self._since == self._horizon
         self._counts = Counter[datetime]()  # of the jobs read that the next run reads again
-        tracked = self.state["tracked"].items()
-        self._missing = {key: job for key, job in tracked if job[1] not in FINAL_STATUSES}
+        self._missing = {key: job for key, job in tracked.items() if job[1] not in FINAL_STATUSES}
         oldest = self._since if self._is_continued else BEGINNING
         missing = [(job[0], key) for key, job in self._missing.items() if job[0] >= oldest]
         self._to_pass = sorted(missing, reverse=True)  # the last one is the next to be passed
@@ -212,15 +220,18 @@ class IncrementalRun:
     def _everything(self) -> Iterator[Changes]:
         """Read the whole list, which has no order; the next run looks afresh whether it has."""
         logger.warning("The API lists jobs in no order of created_at: this run reads all of them.")
-        handed_over = set(self._handed_over)
+        batches = self._listing.everything()
+        if not self._trust_account:
+            ended = {key for key, job in self.state["tracked"].items() if job[1] in FINAL_STATUSES}
+            batches = once_known(batches, ended.union(key for _, key in self.state["landmarks"]))
+        self.state |= {"cursor": None, "held": 0}
+        self._is_continued = False
         self._counts.clear()
-        for jobs in self._listing.everything():
+        handed_over = set(self._handed_over)
+        for jobs in batches:
             self._counts[BEGINNING] += len(jobs)
             rest = [job for job in jobs if hash(job.job.id) not in handed_over]
-            times = [job.job.created_at or self._start for job in rest]
-            due = [self._start <= time <= self._until for time in times]
-            yield from self._hand_over(list(compress(rest, due)))
-        self.state["cursor"], self.state["held"], self._is_continued = None, 0, False
+            yield from self._hand_over([job for job in rest if self._is_due(job)])
         yield self._gone(BEGINNING, END)
 
     def _compare(self) -> None:
@@ -237,6 +248,11 @@ class IncrementalRun:
                 f"{self._late} jobs have appeared more than {LAG // MINUTE} minutes after they "
                 "were created: they are still to be loaded."
             )
+
+    def _is_due(self, listed: PositionedJob) -> bool:
+        """Whether a job of a list without an order is in the range, or was looked for."""
+        time = clipped(listed.job.created_at or self._start)
+        return self._start <= time <= self._until or listed.key in self._missing
 
     def _is_wanted(self, listed: PositionedJob) -> bool:
         """Whether a job in a list of unfinished ones was looked for, or is reopened."""

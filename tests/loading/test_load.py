@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
+from helpers.lists import Order, in_no_order
 from helpers.script import content, listed, query
 from helpers.warehouse import load_into
 
 from convertly_source import convertly_source
-from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply
+from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, Reply, newest_first
 from convertly_source.errors import ResponseError, SettingsError, explained
 from convertly_source.loading import LoadResult, Target
 from convertly_source.loading.load import load_in_chunks
@@ -261,6 +262,55 @@ def test_a_window_in_chunks_comes_to_its_end(serve: Serve) -> None:
     api = serve(DemoAccount(1500))
     end = api.account.jobs[1200]["created_at"]
     assert load_into(TARGET, api, {"end_date": end}, pages_per_chunk=3).new_jobs == 1200
+
+
+@pytest.mark.slow
+def test_a_job_that_another_load_saw_reopened_is_followed(serve: Serve) -> None:
+    """What a load with a status has written counts, though others know an end of that job."""
+    api = serve(DemoAccount(30))
+    job = api.account.create()
+    api.account.finish(job)
+    load_into(TARGET, api)
+    ended = dict(job)
+    job.update(status="processing")
+    assert load_into(TARGET, api, {"status": "processing"}).rows["jobs"]
+    job.update(ended)
+    load_into(TARGET, api)
+    assert content() == listed(api.account)
+
+
+@pytest.mark.covers
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [newest_first, in_no_order])
+def test_left_out_jobs_of_a_list_in_no_order_are_read(serve: Serve, first: Order) -> None:
+    """They can't be compared by positions, so the load without a start date reads all."""
+    api = serve(DemoAPI(DemoAccount(300), order=first))
+    start = api.account.jobs[200]["created_at"]
+    assert load_into(TARGET, api, {"start_date": start}).new_jobs == 100
+    api.order = in_no_order
+    assert load_into(TARGET, api).new_jobs == 200
+    assert content() == listed(api.account)
+    assert query("SELECT kind FROM convertly_data.runs") == [("load",), ("load",)]
+    assert load_into(TARGET, api).rows["runs"] == 1
+
+
+@pytest.mark.covers
+@pytest.mark.slow
+def test_late_jobs_of_a_list_that_loses_its_order_are_read(serve: Serve) -> None:
+    """The load that counts them reads all, if it can't compare by positions any more."""
+    api = serve(DemoAPI(DemoAccount(300)))
+    late = api.account.jobs.pop(50)
+    load_into(TARGET, api)
+    api.account.jobs.insert(50, late)
+    api.requests.clear()
+
+    def lose_the_order(_: DemoAccount) -> None:
+        if len(api.requests) > 4:  # when the count was compared
+            api.order = in_no_order
+
+    api.before_answer = lose_the_order
+    load_into(TARGET, api)
+    assert content() == listed(api.account)
 
 
 @pytest.mark.slow

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
+from helpers.lists import Order, in_no_order
 from helpers.script import content, listed, query
 from helpers.warehouse import load_into
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
+from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI, newest_first
 from convertly_source.errors import SettingsError, explained
 from convertly_source.loading import Target
 from convertly_source.loading.backfill import plan_windows
@@ -184,6 +185,20 @@ def test_an_account_without_ended_jobs_is_not_told_apart(serve: Serve) -> None:
     load_into(TARGET, api)
     other = serve(DemoAccount(20, seed=1))
     assert load_into(TARGET, other).new_jobs == 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [newest_first, in_no_order])
+def test_another_account_without_an_order_is_refused(serve: Serve, first: Order) -> None:
+    """Nothing is loaded of a list without an order until a known job was seen in it."""
+    api, other = serve(DemoAPI(DemoAccount(350), order=first)), serve(DemoAccount(330, seed=1))
+    load_into(TARGET, api)
+    api.order = other.order = in_no_order
+    refused(other)
+    refused(other, start_date="2026-05-02")
+    del api.account.jobs[:100]
+    load_into(TARGET, api)
+    assert {*content()} >= {*listed(api.account)}
 
 
 @pytest.mark.slow

@@ -541,6 +541,30 @@ def test_a_list_of_one_time_that_gets_others_is_unavailable() -> None:
     assert len(shelf.jobs) == 160
 
 
+@pytest.mark.parametrize("step", [1, -1])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_time_beside_jobs_without_one_is_found(count: int, step: int) -> None:
+    """Jobs without a time pass for older ones at the end of a page, not at its beginning."""
+    for first in range(20, 60):
+        account = DemoAccount(150, every=timedelta(minutes=1))
+        created_at = ListedJob.parse(account.jobs[first + count]).created_at or BEGINNING
+        for job in account.jobs[first : first + count]:
+            job["created_at"] = None
+        found = listing(DemoAPI(account, order=lambda jobs: jobs[::step]), 10)
+        for position in (None, *range(0, 150, 11)):
+            page = found.search(created_at, position)
+            assert page.position + len(page.jobs) > first + count
+            assert page.position <= first + count
+
+
+def test_the_first_job_may_be_created_at_any_time() -> None:
+    """Without an order too, a job of the year 1 is within every range."""
+    account, shelf = DemoAccount(60), Shelf()
+    account.jobs[5]["created_at"] = "0001-01-01T00:00:00Z"
+    shelf.run(DemoAPI(account, order=in_no_order), page_size=8)
+    assert len(shelf.jobs) == 60
+
+
 def test_a_window_of_a_list_without_order_is_complete() -> None:
     """Without an order, a window still gets each of its jobs, and none else."""
     account, shelf = DemoAccount(60), Shelf()

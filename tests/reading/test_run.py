@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from itertools import count
 from threading import Barrier, BoundedSemaphore, Event
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
@@ -25,10 +25,12 @@ from helpers.lists import (
     restless,
     shuffled,
 )
-from helpers.model import Shelf
+from helpers.model import Direct, Shelf
 from helpers.warehouse import Warehouse
 
-from convertly_source.demo import DEMO_START, DemoAccount, DemoAPI, newest_first
+from convertly_source import convertly_source
+from convertly_source.api.client import JobsClient, JobsPage
+from convertly_source.demo import DEMO_KEY, DEMO_START, DemoAccount, DemoAPI, newest_first
 from convertly_source.errors import ResponseError
 from convertly_source.reading.job import BEGINNING, END, LAG, ListedJob
 from convertly_source.reading.run import MAX_ENDED_JOBS
@@ -37,6 +39,16 @@ Serve = Callable[..., DemoAPI]
 Order = Callable[[list[Any]], list[Any]]
 MINUTE = timedelta(minutes=1)
 BOTH_ORDERS = pytest.mark.parametrize("order", [newest_first, oldest_first])
+
+
+class Dated(Direct):
+    """Answers with a time of its own."""
+
+    date: datetime
+
+    def page(self, offset: int, limit: int, status: str | None = None) -> JobsPage:
+        """Answer with that `Date`."""
+        return super().page(offset, limit, status)._replace(date=self.date)
 
 
 def settled(size: int, every: timedelta = MINUTE) -> DemoAccount:
@@ -350,6 +362,23 @@ def test_positions_follow_a_purge() -> None:
     for job in api.account.unfinished():
         api.account.finish(job)
     assert shelf.run(api) <= 5
+    assert_equal(shelf, api.account)
+
+
+def test_a_cursor_of_the_future_hides_no_jobs() -> None:
+    """If the clock was wrong once, the next run reads all again, however many were purged."""
+    api, shelf = DemoAPI(settled(300)), Shelf()
+    client, newest = Dated(api), api.account.jobs[-1]
+    now = created_at(newest)
+    newest["created_at"] = (now + timedelta(days=1)).isoformat()
+    client.date = now + timedelta(days=2)
+    shelf.run(api, client=cast("JobsClient", client))
+    client.date = now + timedelta(hours=1)
+    for _ in range(10):
+        api.account.jobs.insert(-1, api.account.create())
+        api.account.jobs.pop()
+    del api.account.jobs[:10]
+    shelf.run(api, client=cast("JobsClient", client))
     assert_equal(shelf, api.account)
 
 
@@ -675,6 +704,21 @@ def test_windows_tile_repeat_and_leave_the_cursor_alone(warehouse: Warehouse, se
     assert warehouse.load(api) >= 3
 
 
+@pytest.mark.slow
+def test_a_window_that_was_broken_off_begins_again(warehouse: Warehouse, serve: Serve) -> None:
+    """A window leaves nothing to be counted on, so all of its jobs are read the next time."""
+    account = settled(2000)
+    late = account.jobs.pop(100)
+    api = serve(account)
+    source = convertly_source(DEMO_KEY, api.url, end_date=account.jobs[1900]["created_at"])
+    source.resources["jobs"].add_limit(3)
+    warehouse.pipeline.run(source)
+    assert 0 < len(warehouse.rows("jobs", "id")) < 1000
+    account.jobs.insert(100, late)
+    warehouse.load(api, end_date=account.jobs[1901]["created_at"])
+    assert set(warehouse.rows("jobs", "id")) == {(job["id"],) for job in account.jobs[:1901]}
+
+
 def test_a_start_date_is_where_the_first_run_begins() -> None:
     """With a start_date, older jobs are never loaded, nor missed."""
     api, shelf = DemoAPI(settled(2000)), Shelf()
@@ -689,6 +733,23 @@ def test_a_start_date_is_where_the_first_run_begins() -> None:
     shelf.run(api, start=later)
     assert shelf.last_run.held == 2001
     assert not shelf.state["count_has_risen"]
+
+
+@pytest.mark.parametrize("order", [newest_first, in_no_order])
+def test_a_start_date_removes_no_older_job(order: Order) -> None:
+    """An unfinished job is followed although it is older, also where the order is lost."""
+    api, shelf = DemoAPI(settled(300), order=order), Shelf()
+    old = api.account.jobs[5]
+    old.update(status="pending", results=None)
+    shelf.run(api)
+    api.order = in_no_order
+    start = created_at(api.account.jobs[100])
+    shelf.run(api, start=start)
+    assert not shelf.removed
+    api.account.finish(old)
+    shelf.run(api, start=start)
+    assert_equal(shelf, api.account)
+    assert shelf.handed_over == 1
 
 
 def test_a_start_date_after_the_last_run_loses_nothing() -> None:
