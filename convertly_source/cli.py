@@ -7,6 +7,7 @@ import argparse
 import gc
 import inspect
 import os
+import re
 import shlex
 import signal
 import sys
@@ -19,11 +20,10 @@ from runpy import run_module
 from subprocess import list2cmdline
 from typing import Any, NoReturn
 
-from dlt.common.configuration import with_config
 from dlt.common.configuration.utils import get_resolved_traces
 
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
-from convertly_source.errors import SettingsError, explained
+from convertly_source.errors import ConvertlyError, SettingsError, explained, printable
 from convertly_source.files import copy_all, shipped
 from convertly_source.loading import LoadResult, Target, load_account, verify_account
 from convertly_source.loading.backfill import (
@@ -31,6 +31,7 @@ from convertly_source.loading.backfill import (
     Window,
     check,
     count_listed,
+    list_jobs,
     load_window,
     plan_windows,
 )
@@ -41,7 +42,6 @@ from convertly_source.progress import Progress
 from convertly_source.reading.job import BEGINNING
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import DisorderError
-from convertly_source.settings import LARGEST_PAGE, connect
 from convertly_source.source import convertly_source
 from convertly_source.tables.schema import TABLES
 
@@ -49,6 +49,8 @@ EXAMPLE = "SELECT job_type, status, count(*) AS jobs FROM {}.jobs GROUP BY 1, 2 
 EXPLORE_PACKAGES = ("marimo", "altair")
 INSTALL_EXPLORE = 'pip install "convertly-source[explore]"'
 VENDORS_NAMES = {"api_key": "CONVERTLY_API_KEY", "base_url": "CONVERTLY_BASE_URL"}
+# Where argparse repeats a value: in quotes, or with an option that is not clear.
+VALUE = re.compile(r""":? ('(\\.|[^'])*'|"(\\.|[^"])*")|=.*(?= could match )""", re.DOTALL)
 HINTS = {  # by the setting to change: options that help, shown if the command has them
     "api_key": {"demo": "Or try the demo account: --demo."},
     "dataset": {
@@ -66,17 +68,22 @@ HINTS = {  # by the setting to change: options that help, shown if the command h
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong argument as every other wrong setting is reported."""
+    """Reports a wrong argument as every other wrong setting is reported, without its value.
+
+    That may be a key.
+    """
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse unknown arguments of a command here, not in the parser of all commands."""
         options, unknown = super().parse_known_args(*args, **kwargs)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            names = [name for name in map(_option, unknown) if name]
+            self.error(f"unrecognized arguments{':' if names else ''} {' '.join(names)}".rstrip())
         return options, unknown
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage."""
+        message = VALUE.sub("", message, count=1)
         raise SettingsError(f"{message[:1].upper()}{message[1:]}.", f"See {self.prog} --help.")
 
 
@@ -126,7 +133,12 @@ def parser() -> Parser:
     )
     for one in (load_, verify_):
         add = one.add_argument
-        add("--trust-account", action="store_true", help="load although no known job is listed")
+        add(
+            "--trust-account",
+            action="store_true",
+            default=None,
+            help="load although no known job is listed",
+        )
         add("--all", action="store_true", help="verify by reading all jobs")
         add(
             "--wait",
@@ -251,7 +263,7 @@ def backfill(options: argparse.Namespace, rows: Counter[str]) -> None:
 def check_settings(_: argparse.Namespace, __: Counter[str]) -> None:
     """Print which settings there are and where they come from, and what the API answers."""
     get_resolved_traces().clear()
-    convertly_source()  # raises for a value that is not allowed
+    source = convertly_source()  # raises for a value that is not allowed
     found = {trace.key: trace for trace in get_resolved_traces().resolved_traces}
     for name, parameter in inspect.signature(convertly_source).parameters.items():
         value, origin = parameter.default, "by default"
@@ -261,9 +273,9 @@ def check_settings(_: argparse.Namespace, __: Counter[str]) -> None:
         elif os.environ.get(VENDORS_NAMES.get(name, "")):
             value, origin = os.environ[VENDORS_NAMES[name]], f"from {VENDORS_NAMES[name]}"
         print(f"{name:20} {'***' if name == 'api_key' else value}, {origin}")
-    client = with_config(connect, sections=("sources", "convertly"))()
-    listing = Listing(client, LARGEST_PAGE, max_connections=1)
-    print(f"The API at {client.host} answers, and accepts the key.")
+    listing = list_jobs({})
+    host = source.resources["jobs"].custom_metrics["host"]
+    print(f"The API at {host} answers, and accepts the key.")
     if listing.total:
         print(f"{listing.total:,} jobs, {_order_of(listing)}.")
     else:
@@ -326,6 +338,7 @@ def account_settings(*, demo: bool) -> Iterator[dict[str, Any]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; errors with a remedy take two lines."""
     gc.set_threshold(100_000)  # most of what dlt makes lives on: a run takes a tenth less CPU
+    _open_closed_outputs()
     rows = Counter[str]()
     options = argparse.Namespace()
     _stop_on_ctrl_c(rows)
@@ -334,18 +347,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options, rows)
         sys.stdout.flush()
     except BrokenPipeError:  # what read the output has ended, as `head` does
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        _drop_output()
         return 1
     except Exception as error:
-        known = explained(error)
+        known = explained(error) or _explained_by_the_system(error)
         if not known:
             raise
         hints = HINTS.get(known.setting or "", {}).items()
         remedies = [known.remedy, *(hint for option, hint in hints if option in options)]
         print(known, " ".join(remedies), sep="\n", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # Python would report it again at its end
+            _drop_output()
         return known.exit_code
     return 0
+
+
+def _open_closed_outputs() -> None:
+    """Open what was closed by `>&-` or `2>&-`: else a database would be the file that is 1 or 2."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - it stays open
+
+
+def _drop_output() -> None:
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _explained_by_the_system(error: BaseException | None) -> ConvertlyError | None:
+    """Return the error for what the system refused: a file, a folder, space on a disk."""
+    while error:
+        if isinstance(error, OSError) and error.strerror:
+            what = f"{error.filename}: " if error.filename else ""
+            return ConvertlyError(
+                printable(f"{what}{error.strerror}."),
+                "Correct the path or its rights, or free space; then run again.",
+            )
+        error = error.__cause__
+    return None
 
 
 def _stop_on_ctrl_c(rows: Counter[str]) -> None:
@@ -357,6 +398,12 @@ def _stop_on_ctrl_c(rows: Counter[str]) -> None:
         os._exit(1)
 
     signal.signal(signal.SIGINT, stop)
+
+
+def _option(argument: str) -> str:
+    """Return the option of an argument without a value; empty if it is none."""
+    name = argument.partition("=")[0]
+    return name if name.startswith("--") else name[:2] if name.startswith("-") else ""
 
 
 def _count(text: str) -> int:

@@ -1,11 +1,14 @@
 """The settings of the source: which values are allowed, and the client that they make."""
 
+import inspect
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import dlt
+from dlt.common.configuration import with_config
 from dlt.common.time import ensure_datetime_in_tz
 from dlt.common.typing import TAnyDateTime, TSecretStrValue
 
@@ -14,9 +17,25 @@ from convertly_source.errors import SettingsError
 
 BASE_URL = "https://convertly.sh"
 LARGEST_PAGE = 100
+T = TypeVar("T")
 STATUSES = (*OPEN_STATUSES, *FINAL_STATUSES)
 TABLE_FORMATS = {"delta": "deltalake", "iceberg": "pyiceberg"}  # and the libraries that they take
 FIRST_START = datetime(1970, 1, 1, tzinfo=timezone.utc)  # of a window without a start
+
+
+class Reading(NamedTuple):
+    """How an account is read: settings of the source that its client does not have."""
+
+    page_size: int = LARGEST_PAGE
+    status: str | None = None
+    trust_account: bool = False
+
+
+def configured(function: Callable[..., T], given: Mapping[str, Any]) -> T:
+    """Return what a function makes of the settings of the source: given ones, else dlt's."""
+    names = given.keys() & inspect.signature(function).parameters.keys()
+    resolved = with_config(function, sections=("sources", "convertly"))
+    return resolved(**{name: given[name] for name in names})
 
 
 def connect(
@@ -57,12 +76,24 @@ def check_number(name: str, value: float, least: int, most: int | None = None) -
 
 
 def parse_timestamp(name: str, value: TAnyDateTime | None) -> datetime | None:
-    """Return the timestamp in UTC; raise `SettingsError`, which names the setting."""
+    """Return the timestamp in UTC; raise `SettingsError`, which names the setting.
+
+    A text that is a number is refused: it would be a year, or seconds since 1970.
+    """
+    example = "Use a date or a time such as 2026-05-01 or 2026-05-01T10:00:00Z."
+    if isinstance(value, str) and _is_number(value):
+        raise invalid(name, value, example)
     try:
         return None if value is None else ensure_datetime_in_tz(value, timezone.utc)
     except (ValueError, OverflowError, TypeError) as error:
-        example = "Use a date or a time such as 2026-05-01 or 2026-05-01T10:00:00Z."
         raise invalid(name, value, example) from error
+
+
+def _is_number(text: str) -> bool:
+    with suppress(ValueError):
+        float(text)
+        return True
+    return False
 
 
 def parse_window(

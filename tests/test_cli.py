@@ -5,6 +5,7 @@ import re
 import runpy
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -40,6 +41,7 @@ from convertly_source.loading.locks import file_lock
 from convertly_source.loading.target import commit_state, restore, working_folder
 
 Serve = Callable[..., DemoAPI]
+FULL = Path("/dev/full")
 KEY = "cvly_a-key-that-is-a-secret"
 COMMANDS = ("load", "verify", "backfill", "check", "tables", "explore", "init")
 
@@ -110,6 +112,7 @@ def test_a_lake_has_no_count_of_new_jobs(api: DemoAPI, tmp_path: Path) -> None:
         (["load", "--start-date", "yesterday"], ["start_date", "'yesterday'"]),
         (["load", "--start-date", "2026-06-01", "--end-date", "2026-05-01"], ["end_date"]),
         (["load", "--end-date", "2026-05-01", "--start-date", "2026-05-01"], ["end_date"]),
+        (["load", "--start-date", "2026"], ["start_date '2026'", "2026-05-01"]),
         (["load", "--status", "done"], ["status 'done'", "pending, processing, completed"]),
         (["load", "--chunk-pages", "many"], ["--chunk-pages"]),
         (["load", "--chunk-pages", "-1"], ["--chunk-pages", "negative"]),
@@ -127,11 +130,12 @@ def test_a_lake_has_no_count_of_new_jobs(api: DemoAPI, tmp_path: Path) -> None:
         (["backfill", "--start", "yesterday"], ["start 'yesterday'"]),
         (["backfill", "--start", "2027-01-01"], ["start '2027-01-01'", "2026-05-"]),
         (["backfill", "--days", "0"], ["0", "minute"]),
+        (["backfill", "--days", "nan"], ["nan", "minute"]),
         (["backfill", "--days", "many"], ["--days"]),
         (["backfill", "--destination", "nowhere"], ["'nowhere'"]),
         (["backfill", "--destination", "filesystem"], ["ordinary runs"]),
         ([], ["COMMAND"]),
-        (["fly"], ["fly", "load"]),
+        (["fly"], ["COMMAND", "load"]),
     ],
     ids=" ".join,
 )
@@ -140,6 +144,27 @@ def test_a_wrong_argument_is_refused(api: DemoAPI, arguments: list[str], words: 
     assert_refused(run(*arguments), 2, *words)
     assert "backfill" in arguments or not api.requests
     assert not Path("convertly.duckdb").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["load", "--api-key", KEY], "--api-key."),
+        (["load", f"--api-key={KEY}"], "--api-key."),
+        (["--api-key", KEY, "load"], "COMMAND"),
+        (["load", f"-k{KEY}"], "-k."),
+        (["load", KEY], "Unrecognized arguments."),
+        ([f"it's {KEY}"], "COMMAND"),
+        (["load", f"--demo={KEY}"], "--demo"),
+        (["load", f"--d={KEY} \n"], "--destination, --dataset, --demo"),
+        (["backfill", "--days", KEY], "--days"),
+    ],
+)
+def test_a_value_in_a_wrong_place_is_not_printed(arguments: list[str], named: str) -> None:
+    """Only the option is named: what was typed beside it may be a key."""
+    done = run(*arguments)
+    assert_refused(done, 2, named)
+    assert KEY not in done.stdout + done.stderr
 
 
 def incompatible_state(api: DemoAPI) -> Done:
@@ -190,6 +215,18 @@ def test_each_hint_follows_a_real_error(api: DemoAPI, setting: str) -> None:
         named = f"--{option.replace('_', '-')}"
         assert named in options_of("load")
         assert set(re.findall(r"--[a-z-]+", hint)) == {named}
+
+
+@pytest.mark.covers
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["load", "verify", "backfill"])
+def test_an_account_is_trusted_by_the_settings(api: DemoAPI, serve: Serve, command: str) -> None:
+    """The setting that the error names helps as the argument does."""
+    load_into(Target(), api)
+    other = serve(DemoAccount(30, seed=1))
+    assert_refused(run(command, **access(other)), 2, "set trust_account")
+    done = run(command, **access(other), SOURCES__CONVERTLY__TRUST_ACCOUNT="true")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_hint_names_only_what_the_command_has() -> None:
@@ -244,12 +281,54 @@ def test_an_unforeseen_error_is_a_traceback(api: DemoAPI, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_an_unforeseen_error_ends_with_1(tmp_path: Path) -> None:
-    """It ends the process with 1, after the traceback."""
+@pytest.mark.parametrize("command", ["load", "verify", "backfill"])
+def test_a_folder_that_is_none_ends_with_1(tmp_path: Path, command: str) -> None:
+    """What the system refuses is told in two lines, with its path."""
     (tmp_path / "not-a-folder").touch()
-    done = run_apart("load", "--demo", DLT_DATA_DIR=str(tmp_path / "not-a-folder"))
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
+    done = run_apart(command, "--demo", DLT_DATA_DIR=str(tmp_path / "not-a-folder"))
+    assert_refused(done, 1, "not-a-folder", "Not a directory.", "Correct the path")
+
+
+@pytest.mark.slow
+def test_a_current_folder_that_is_gone_ends_with_1(api: DemoAPI) -> None:
+    """A folder that was deleted beneath the shell is no traceback either."""
+    Path("gone").mkdir()
+    command = f"cd gone; rmdir ../gone; exec {sys.executable} -m convertly_source check"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], env=environment, capture_output=True, text=True, check=False
+    )
+    assert_refused(done, 1, "No such file or directory.", "Correct the path")
+    assert not api.requests
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has none")
+def test_an_output_that_is_full_ends_with_1(capfd: pytest.CaptureFixture[str]) -> None:
+    """What can't be printed is told in two lines, and Python doesn't report it again at its end."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with FULL.open("w") as output, redirect_stdout(output):
+            assert main(["tables"]) == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+    first, second = capfd.readouterr().err.splitlines()
+    assert first == "No space left on device."
+    assert "free space" in second
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_closed_output_is_no_fault(
+    api: DemoAPI, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`convertly-source load >&-` loads as ever, and so does `2>&-`."""
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(sys, name, None)
+    try:
+        assert main(["load"]) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+        getattr(sys, name).close()
+    assert content() == listed(api.account)
 
 
 def test_ctrl_c_ends_the_process_in_two_lines(
@@ -377,6 +456,7 @@ def test_check_shows_settings_and_the_account(api: DemoAPI, order: Any, text: st
     api.order = order
     done = run("check", SOURCES__CONVERTLY__PAGE_SIZE="50")
     assert done.returncode == 0
+    assert max(int(request["limit"]) for request in api.requests) == 50
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert "api_key ***, from CONVERTLY_API_KEY" in lines
     assert f"base_url {api.url}, from CONVERTLY_BASE_URL" in lines

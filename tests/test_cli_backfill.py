@@ -129,6 +129,30 @@ def test_a_file_that_was_deleted_is_loaded_whole(serve: Serve, tmp_path: Path) -
 
 @pytest.mark.covers
 @pytest.mark.slow
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", "\0"])
+def test_a_checkpoint_that_is_damaged_is_none(serve: Serve, text: str) -> None:
+    """What a full disk has left of the notes is replaced, and all windows are loaded."""
+    api = serve(DemoAccount(40))
+    notes = Path(get_dlt_pipelines_dir()) / "convertly_backfill" / "state.json"
+    notes.parent.mkdir(parents=True)
+    notes.write_text(text)
+    done = backfill(api)
+    assert (done.returncode, windows(done)) == (0, [1]), done.stderr
+    assert content() == listed(api.account)
+    assert "convertly_data" in notes.read_text()
+
+
+@pytest.mark.slow
+def test_the_setting_page_size_is_kept(serve: Serve) -> None:
+    """No request is for more jobs than the setting says."""
+    api = serve(DemoAccount(120))
+    done = backfill(api, SOURCES__CONVERTLY__PAGE_SIZE="50")
+    assert done.returncode == 0, done.stderr
+    assert max(int(request["limit"]) for request in api.requests) == 50
+
+
+@pytest.mark.covers
+@pytest.mark.slow
 def test_a_killed_run_continues_with_its_window(serve: Serve) -> None:
     """Killed in the third window, the next run continues with it, and ends with all jobs."""
     api = serve(DemoAccount(600))

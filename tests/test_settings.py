@@ -27,6 +27,8 @@ STATUSES = "pending, processing, completed, failed"
         ("auth_method", "basic", "bearer"),
         ("start_date", "soon", "2026-05-01"),
         ("end_date", "2026-13-01", "2026-05-01"),
+        ("start_date", "2026", "2026-05-01"),
+        ("end_date", " 1777600000.5", "2026-05-01"),
     ],
 )
 def test_a_wrong_setting_is_refused(name: str, value: Any, remedy: str) -> None:

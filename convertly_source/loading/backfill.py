@@ -6,13 +6,15 @@ is kept apart: each has a staging dataset of its own, which it drops, and leaves
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, time, timedelta, timezone
+from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import dlt
-from dlt.common.configuration import with_config
+from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.common.runtime.collector import NULL_COLLECTOR
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.time import ensure_datetime_in_tz
@@ -29,6 +31,8 @@ from convertly_source.loading.target import (
     count_rows,
     describe,
     drop_staging,
+    is_lake,
+    open_client,
     refuse_ambiguous_name,
     refuse_naming,
     restore_schema,
@@ -36,16 +40,18 @@ from convertly_source.loading.target import (
     using,
     working_folder,
 )
-from convertly_source.loading.warehouse import known_landmarks
+from convertly_source.loading.warehouse import forget_relisted, known_landmarks
 from convertly_source.reading.job import BEGINNING, LAG
 from convertly_source.reading.landmarks import check_account
 from convertly_source.reading.listing import Listing
 from convertly_source.reading.pages import DisorderError
-from convertly_source.settings import LARGEST_PAGE, connect, invalid, parse_timestamp
+from convertly_source.settings import Reading, configured, connect, invalid, parse_timestamp
 from convertly_source.source import convertly_source
 from convertly_source.tables.schema import TABLES
 
+NAME = "convertly_backfill"  # of the pipeline whose folder has the checkpoints
 ONE_WRITER = ("duckdb", "ducklake", "sqlalchemy")
+DAY = timedelta(days=1)
 SHORTEST = timedelta(minutes=1)
 UTC = timezone.utc
 
@@ -82,18 +88,27 @@ class BackfillResult(NamedTuple):
 class Checkpoint:
     """How far a backfill has come, in dlt's folder of pipelines, until it has ended.
 
-    It counts only while the warehouse holds as many jobs as the account up to there.
+    It counts only while the warehouse holds as many jobs as the account up to there. A file that
+    can't be read counts for none.
     """
 
     def __init__(self, target: Target, settings: SourceSettings, start: datetime) -> None:
-        self._state = dlt.pipeline("convertly_backfill")
         self._start = start
         self.loaded_until = start
         self.place = target.place()
-        with suppress(KeyError):
-            loaded = Window.parse(*self._state.get_local_state_val(self.place))
-            if loaded.start == start and is_loaded(loaded, target, settings):
-                self.loaded_until = loaded.end
+        loaded = self._saved()
+        if loaded and loaded.start == start and is_loaded(loaded, target, settings):
+            self.loaded_until = loaded.end
+
+    def _saved(self) -> Window | None:
+        try:
+            self._state = dlt.pipeline(NAME)
+            bounds: Any = self._state.state["_local"].get(self.place)
+            return Window.parse(*bounds) if bounds else None
+        except (KeyError, TypeError, ValueError):
+            rmtree(Path(get_dlt_pipelines_dir()) / NAME, ignore_errors=True)
+            self._state = dlt.pipeline(NAME)
+            return None
 
     def save(self, end: datetime) -> None:
         """Save that all windows up to there are loaded."""
@@ -106,9 +121,9 @@ def split(whole: Window, days: float) -> list[Window]:
 
     Raise `SettingsError` if they would be shorter than a minute.
     """
-    length = timedelta(days=days)
-    if length < SHORTEST:
+    if not days >= SHORTEST / DAY:  # NaN is no length either
         raise SettingsError(f"A window can't have {days} days.", "Use a minute or more.")
+    length = timedelta(days=min(days, timedelta.max.days))
     count = -((whole.start - whole.end) // length)
     starts = [whole.start + number * length for number in range(count)]
     return [Window(*bounds) for bounds in zip(starts, [*starts[1:], whole.end], strict=True)]
@@ -126,10 +141,14 @@ def plan_windows(
     Without `start` it begins with the day of the oldest job, without `end` it ends behind the
     newest. Raise `SettingsError` when it can't be loaded in windows.
     """
-    if target.destination == "filesystem":
-        raise SettingsError(
-            "A lake can't be asked how many jobs it has.", "Load it with ordinary runs instead."
-        )
+    with TemporaryDirectory() as folder:
+        if is_lake(target.pipeline(folder)):
+            raise SettingsError(
+                "A lake can't be asked how many jobs it has.", "Load it with ordinary runs instead."
+            )
+    source = convertly_source(**settings)  # raises for a value that is not allowed
+    if configured(Reading, settings).status:
+        raise SettingsError("Only a whole account can be loaded in windows.", "Leave out status.")
     listing = list_jobs(settings)
     if not listing.is_ordered:
         raise DisorderError
@@ -144,7 +163,8 @@ def plan_windows(
             raise invalid("start", start, f"Use a time up to {newest}: there are no later jobs.")
         raise invalid("end", end, f"Use a time after {whole.start}.")
     windows = split(whole, days)
-    _make_tables(target, settings, listing)
+    host = source.resources["jobs"].custom_metrics["host"]
+    _make_tables(target, settings, listing, host)
     return windows
 
 
@@ -161,12 +181,13 @@ def load_window(
     rows = Counter(dict.fromkeys(TABLES, 0))
     with (
         _stateless(target, progress, staging_dataset_name_layout=layout) as pipeline,
-        _beside_other_windows(target, pipeline),
+        _beside_other_windows(pipeline),
     ):
         restore_schema(pipeline)
         try:
             for chunk in load_in_chunks(pipeline, source):
                 rows.update(chunk.rows)
+                forget_relisted(pipeline, chunk.loads_of_jobs)
         finally:
             drop_staging(pipeline)
     return rows
@@ -209,8 +230,8 @@ def count_listed(settings: SourceSettings, window: Window) -> int:
 
 def list_jobs(settings: SourceSettings) -> Listing:
     """Return the list of the account's jobs."""
-    client = with_config(connect, sections=("sources", "convertly"))(**settings)
-    return Listing(client, LARGEST_PAGE, max_connections=1)
+    page_size = configured(Reading, settings).page_size
+    return Listing(configured(connect, settings), page_size, max_connections=1)
 
 
 @contextmanager
@@ -232,14 +253,14 @@ def _stateless(
 
 
 @contextmanager
-def _beside_other_windows(target: Target, pipeline: dlt.Pipeline) -> Iterator[None]:
+def _beside_other_windows(pipeline: dlt.Pipeline) -> Iterator[None]:
     """Keep ordinary loads out meanwhile, and other windows where there is only one writer.
 
     Raise `BusyError` if a load is under way.
     """
     place = describe(pipeline)
     with ExitStack() as stack:
-        if target.destination in ONE_WRITER:
+        if pipeline.destination.destination_type.rpartition(".")[2] in ONE_WRITER:
             stack.enter_context(file_lock(working_folder(place), place))
             stack.enter_context(database_lock(pipeline, place))
         else:
@@ -252,9 +273,16 @@ def _count_before(listing: Listing, timestamp: datetime) -> int:
 
 
 def _count_loaded(pipeline: dlt.Pipeline, window: Window) -> int:
-    """Return how many jobs of a window the warehouse holds, and all that could not be stored."""
+    """Return how many jobs of a window the warehouse holds, also those that can't be stored.
+
+    Those that are known as removed don't count, since they are not listed.
+    """
     within = "created_at >= %s AND created_at < %s"
-    return count_rows(pipeline, "jobs", within, *window) + count_rows(pipeline, "rejected_jobs")
+    with open_client(pipeline) as client:
+        jobs = client.make_qualified_table_name("jobs")
+    is_removed = f"id IN (SELECT id FROM {jobs} WHERE {within})"  # noqa: S608
+    held = (count_rows(pipeline, table, within, *window) for table in ("jobs", "rejected_jobs"))
+    return sum(held) - count_rows(pipeline, "removed_jobs", is_removed, *window)
 
 
 def _oldest_unfinished(pipeline: dlt.Pipeline, window: Window) -> datetime:
@@ -264,13 +292,13 @@ def _oldest_unfinished(pipeline: dlt.Pipeline, window: Window) -> datetime:
     return ensure_datetime_in_tz(oldest, UTC) if oldest else window.end
 
 
-def _make_tables(target: Target, settings: SourceSettings, listing: Listing) -> None:
+def _make_tables(target: Target, settings: SourceSettings, listing: Listing, host: str) -> None:
     """Make the tables, unless they are there; refuse another account than theirs."""
-    source = convertly_source(**settings)
     with _stateless(target) as pipeline:
         pipeline.sync_destination()
-        refuse_other_account(pipeline, source.resources["jobs"].custom_metrics["host"])
+        refuse_other_account(pipeline, host)
         is_new = not restore_schema(pipeline)
-        check_account(listing, known_landmarks(pipeline), listing.newest_page)
+        if not configured(Reading, settings).trust_account:
+            check_account(listing, known_landmarks(pipeline), listing.newest_page)
     if is_new:
         load_window(NO_JOBS, target, settings)

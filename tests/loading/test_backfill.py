@@ -1,5 +1,6 @@
 """A history in windows: they tile, are loaded at the same time, and leave nothing but the jobs."""
 
+import math
 import multiprocessing
 import os
 import time
@@ -26,7 +27,13 @@ from hypothesis import strategies as st
 from convertly_source import convertly_source
 from convertly_source.api.client import Job
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
-from convertly_source.errors import ConvertlyError, ResponseError, SettingsError, explained
+from convertly_source.errors import (
+    BusyError,
+    ConvertlyError,
+    ResponseError,
+    SettingsError,
+    explained,
+)
 from convertly_source.loading import Target
 from convertly_source.loading.backfill import (
     BackfillResult,
@@ -39,7 +46,8 @@ from convertly_source.loading.backfill import (
     split,
 )
 from convertly_source.loading.load import load_in_chunks
-from convertly_source.loading.target import restore
+from convertly_source.loading.locks import file_lock
+from convertly_source.loading.target import restore, working_folder
 from convertly_source.reading.job import LAG
 from convertly_source.tables.schema import TABLES
 
@@ -97,6 +105,12 @@ def test_windows_tile_exactly(start: datetime, length: timedelta, days: float) -
     assert lengths[:-1] == [timedelta(days=days)] * (len(found) - 1)
     assert timedelta(0) < lengths[-1] <= timedelta(days=days)
     assert len({one.name for one in found}) == len(found)
+
+
+def test_a_window_of_any_length_is_one() -> None:
+    """A window that is longer than time itself holds the whole history."""
+    whole = Window(*(time.replace(tzinfo=timezone.utc) for time in (EARLIEST, LATEST)))
+    assert split(whole, math.inf) == split(whole, 1e300) == [whole]
 
 
 def test_windows_one_by_one_are_the_account(serve: Serve) -> None:
@@ -160,6 +174,33 @@ def test_missing_jobs_are_reported(serve: Serve) -> None:
     Path("convertly.duckdb").unlink()
     with pytest.raises(ResponseError, match=r"lists 120 jobs .* 0 of them"):
         history.check(whole)
+
+
+@pytest.mark.covers
+def test_no_other_row_hides_a_missing_job(serve: Serve) -> None:
+    """A window has as many jobs as are listed in it: none that was rejected elsewhere or removed.
+
+    A rejected job without a time counts where the list has it.
+    """
+    history = Backfill(serve(DemoAccount(120)))
+    for at in (7, 10, 95, 100, 105):
+        del history.jobs[at]["id"]
+    history.jobs[10]["created_at"] += "?"  # no time, at the same place
+    gone = history.jobs[50]
+    gone |= {"status": "pending", "results": None}
+    load_into(history.target, history.api)
+    window = history.plan(end=history.jobs[90]["created_at"], days=40)[0]
+    assert history.check(window).jobs == 90
+    history.api.account.cancel(gone)
+    load_into(history.target, history.api)
+    assert history.check(window).jobs == 89
+    in_duckdb(f"DELETE FROM history.jobs WHERE id = '{history.jobs[0]['id']}' RETURNING id")
+    with pytest.raises(ResponseError, match=r"lists 89 jobs .* 88 of them"):
+        history.check(window)
+    history.jobs.insert(50, gone)
+    history.load(window)
+    assert history.check(window).jobs == 90
+    assert in_duckdb("SELECT count(*) FROM history.removed_jobs") == [(0,)]
 
 
 def test_a_window_that_fails_leaves_nothing(serve: Serve) -> None:
@@ -290,16 +331,46 @@ def test_a_column_keeps_the_type_that_it_had_first(serve: Serve, tmp_path: Path)
         ("duckdb", ("2027-01-01", None), 7, "Invalid start '2027-01-01'. Use a time up to 2026-"),
         ("duckdb", (None, "2026-01-01"), 7, "Invalid end '2026-01-01'. Use a time after 2026-05"),
         ("duckdb", (None, None), 0, "0 days"),
+        ("duckdb", (None, None), math.nan, "nan days"),
+        ("lake", (None, None), 7, "ordinary runs"),
     ],
 )
 def test_windows_that_are_not_possible_are_refused(
-    serve: Serve, destination: str, window: tuple[Any, Any], days: float, message: str
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    destination: str,
+    window: tuple[Any, Any],
+    days: float,
+    message: str,
 ) -> None:
     """No windows of a lake, without length, or without an end after the start."""
+    monkeypatch.setenv("DESTINATION__LAKE__DESTINATION_TYPE", "filesystem")
     with pytest.raises(SettingsError) as refused:
         Backfill(serve(DemoAccount(250)), destination).plan(*window, days)
     assert message in f"{refused.value} {refused.value.remedy}"
     assert not Path("convertly.duckdb").exists()
+
+
+@pytest.mark.covers
+def test_a_part_of_the_account_is_not_split(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A status in the settings is refused: jobs of any status are counted."""
+    monkeypatch.setenv("SOURCES__CONVERTLY__STATUS", "failed")
+    with pytest.raises(SettingsError, match="Only a whole account") as refused:
+        Backfill(serve(DemoAccount(20))).plan()
+    assert "status" in refused.value.remedy
+    assert not Path("convertly.duckdb").exists()
+
+
+def test_a_named_destination_has_one_writer_too(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB by another name takes no window beside another load, either."""
+    monkeypatch.setenv("DESTINATION__OWN__DESTINATION_TYPE", "duckdb")
+    history = Backfill(serve(DemoAccount(20)), "own")
+    [window] = history.plan(days=40)
+    place = history.target.place()
+    with file_lock(working_folder(place), place), pytest.raises(BusyError):
+        history.load(window)
 
 
 @pytest.mark.covers
