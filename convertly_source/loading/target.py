@@ -45,6 +45,7 @@ class Target(NamedTuple):
     ) -> dlt.Pipeline:
         """Return a pipeline into this target that works in `folder`, else in dlt's own folder.
 
+        What dlt's configuration has for other pipelines is not for it, where it would lose rows.
         Raise `SettingsError` when dlt has no such destination.
         """
         try:
@@ -55,13 +56,18 @@ class Target(NamedTuple):
                 "Use one of https://dlthub.com/docs/dlt-ecosystem/destinations.",
                 setting="destination",
             ) from error
-        return dlt.pipeline(
+        pipeline = dlt.pipeline(
             NAME,
             str(folder),
             destination=destination,
             dataset_name=self.dataset,
             progress=progress,
+            dev_mode=False,
         )
+        pipeline.config.restore_from_destination = True
+        pipeline.refresh = None  # each chunk would drop those before it
+        dlt.config[f"{NAME}.load.raise_on_failed_jobs"] = True  # an argument would not win
+        return pipeline
 
     def place(self) -> str:
         """Return where the tables are, in words, without credentials."""
@@ -95,14 +101,62 @@ def _keep_packages(kept: Path, working: Path) -> None:
 
 
 def refuse_ambiguous_name(pipeline: dlt.Pipeline) -> None:
-    """Raise `SettingsError` if DuckDB couldn't tell the dataset from the file it is in."""
-    config: Any = pipeline.destination_client().config
-    is_duckdb = pipeline.destination.destination_type.endswith(".duckdb")
-    if is_duckdb and Path(config.credentials.database).stem == pipeline.dataset_name:
+    """Raise `SettingsError` if DuckDB couldn't tell a dataset from the file it is in.
+
+    It names the file by what is before the first dot, in any case.
+    """
+    client: Any = pipeline.destination_client()
+    if not pipeline.destination.destination_type.endswith(".duckdb"):
+        return
+    file = Path(client.config.credentials.database).name.lstrip(".").partition(".")[0]
+    datasets = {
+        "dataset": client.sql_client.dataset_name,
+        "staging dataset": client.sql_client.staging_dataset_name,
+    }
+    for kind, name in datasets.items():
+        if name.lower() == file.lower():
+            raise SettingsError(
+                f"The {kind} and the DuckDB file are both named {name}.",
+                "Use another name for one of them.",
+            )
+
+
+def refuse_shared_staging(pipeline: dlt.Pipeline) -> None:
+    """Raise `SettingsError` if one load would empty the dataset of another, as its staging dataset.
+
+    Only a dataset that is loaded to has a table `_dlt_loads`, its staging dataset has none.
+    """
+    if is_lake(pipeline):
+        return
+    client: Any = pipeline.destination_client()
+    dataset, staging = client.sql_client.dataset_name, client.sql_client.staging_dataset_name
+    if _is_loaded_to(pipeline, staging):
         raise SettingsError(
-            f"The dataset and the DuckDB file are both named {pipeline.dataset_name}.",
-            "Use another name for one of them.",
+            f"The dataset {staging} is another load's, and this load would use it as its staging "
+            "dataset.",
+            "Choose another dataset.",
         )
+    before, _, after = client.config.staging_dataset_name_layout.partition("%s")
+    other = dataset.removeprefix(before).removesuffix(after)
+    is_staging = other != dataset == f"{before}{other}{after}"
+    if is_staging and _is_loaded_to(pipeline, other) and not _is_loaded_to(pipeline, dataset):
+        raise SettingsError(
+            f"The dataset {dataset} is the staging dataset of loads into {other}.",
+            "Choose another dataset.",
+        )
+
+
+def _is_loaded_to(pipeline: dlt.Pipeline, dataset: str) -> bool:
+    """Return whether a dataset of the same destination holds what a load has completed."""
+    with (
+        open_client(pipeline) as client,
+        client.with_alternative_dataset_name(dataset),
+        suppress(DestinationUndefinedEntity),
+    ):
+        table = client.make_qualified_table_name("_dlt_loads")
+        client.execute_sql(f"SELECT 1 FROM {table} WHERE 1 = 0")  # noqa: S608
+        return True
+    return False
 
 
 def refuse_naming(schema: Schema) -> None:
@@ -167,8 +221,17 @@ def open_client(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any]]:
 
 
 def describe(pipeline: dlt.Pipeline) -> str:
-    """Return where the tables of a pipeline are, in words, without credentials."""
-    return f"{pipeline.dataset_name} of {pipeline.destination_client().config}"
+    """Return where the tables of a pipeline are, in words, without credentials.
+
+    Raise `SettingsError` if they would be in its working folder, which is deleted.
+    """
+    place = str(pipeline.destination_client().config)
+    if pipeline.working_dir in place:
+        raise SettingsError(
+            "The destination would be in a temporary folder, another one in each run.",
+            "Name a file or folder of your own instead of :pipeline:.",
+        )
+    return f"{pipeline.dataset_name} of {place}"
 
 
 def restore(pipeline: dlt.Pipeline) -> None:

@@ -9,7 +9,7 @@ import dlt
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 from helpers.content import dlt_log
-from helpers.script import query
+from helpers.script import assert_refused, content, listed, load_from, query
 from helpers.servers import postgres
 from helpers.warehouse import Warehouse, load_into
 
@@ -102,6 +102,20 @@ def test_other_errors_are_left_alone(warehouse: Warehouse, serve: Serve) -> None
     assert isinstance(explained(caught.value), SettingsError)
     with suppress(KeyError), refusals_explained(warehouse.pipeline):
         raise KeyError
+
+
+@pytest.mark.parametrize("setting", ["LOAD__RAISE_ON_FAILED_JOBS", "RAISE_ON_FAILED_JOBS"])
+def test_refused_rows_are_never_left_out(serve: Serve, setting: str) -> None:
+    """A setting of dlt that lets a load go on without them is not followed."""
+    api = serve(DemoAccount(20))
+    assert load_from(api).returncode == 0
+    query("ALTER TABLE convertly_data.jobs ALTER progress TYPE TINYINT")
+    api.account.create(progress=5000)
+    done = load_from(api, **{setting: "false"})
+    assert_refused(done, 1, "refused rows of table jobs: ")
+    query("ALTER TABLE convertly_data.jobs ALTER progress TYPE BIGINT")
+    assert "21 listed, 21 held." in load_from(api, **{setting: "false"}).stdout
+    assert content() == listed(api.account)
 
 
 @pytest.mark.slow

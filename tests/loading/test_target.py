@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from dlt.common.runtime.collector import NULL_COLLECTOR
 from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
-from helpers.script import content, listed, query
-from helpers.warehouse import load_into
+from helpers.script import Done, assert_refused, backfill, content, listed, load_from, query
+from helpers.warehouse import Place, load_into
 
 from convertly_source import convertly_source
 from convertly_source.demo import DEMO_KEY, DemoAccount, DemoAPI
@@ -204,21 +204,113 @@ def test_without_removed_jobs_nothing_is_followed_for_ever(serve: Serve) -> None
     assert len(api.requests) <= 3
 
 
-@pytest.mark.parametrize("file", ["", "mine.duckdb"])
+@pytest.mark.parametrize(
+    ("file", "dataset"),
+    [
+        ("", "convertly"),
+        ("mine.duckdb", "mine"),
+        ("Mine.duckdb", "mine"),
+        ("mine.v1.duckdb", "Mine"),
+        (".mine.duckdb", "mine"),
+        ("mine_staging.duckdb", "mine"),
+    ],
+)
 def test_a_dataset_named_as_its_file_is_refused(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, file: str
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, file: str, dataset: str
 ) -> None:
     """DuckDB couldn't tell one from the other; so nothing is read, nor a history planned."""
     api = serve(DemoAccount(5))
     if file:
         monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", file)
-    same = Target(dataset="mine" if file else "convertly")
-    with pytest.raises(SettingsError, match="The dataset and the DuckDB file are both named"):
+    same = Target(dataset=dataset)
+    with pytest.raises(SettingsError, match=r"dataset and the DuckDB file are both named \w+\."):
         load_into(same, api)
     assert not api.requests
-    with pytest.raises(SettingsError, match="The dataset and the DuckDB file are both named"):
+    with pytest.raises(SettingsError, match=r"dataset and the DuckDB file are both named \w+\."):
         plan_windows(same, {"api_key": DEMO_KEY, "base_url": api.url}, None, None, 7)
     assert load_into(TARGET, api).new_jobs == 5
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "duckdb",
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("postgres", "sqlalchemy", "sqlalchemy on mariadb", "ducklake", "bigquery")
+        ),
+    ],
+    indirect=True,
+)
+def test_a_dataset_and_its_staging_dataset_belong_to_one_load(serve: Serve, place: Place) -> None:
+    """Whoever comes second is refused before anything is read, and the first one loads on."""
+    api = serve(DemoAccount(20))
+    first = place.arguments[1]
+    last = f"{first}_staging"
+
+    def load(dataset: str) -> Done:
+        api.requests.clear()
+        arguments = ["--dataset", dataset, *place.arguments[2:]]
+        return load_from(api, *arguments, **{"PYTHONWARNINGS": "ignore"} | place.settings)
+
+    middle = f"{last}_staging"
+    assert load(last).returncode == 0
+    assert_refused(load(first), 2, f"The dataset {last} is another load's", "Choose another data")
+    assert not api.requests
+    refused = f"The dataset {middle} is the staging dataset of loads into {last}."
+    assert_refused(load(middle), 2, refused, "Choose another dataset")
+    assert not api.requests
+    api.account.create()
+    done = load(last)
+    assert "Loaded 1 jobs (1 new, 0 updated)" in done.stdout
+    assert "21 listed, 21 held." in done.stdout
+
+
+def test_a_dataset_that_was_shared_is_left_to_its_own_load(serve: Serve) -> None:
+    """Of two loads that an earlier version let share a dataset, only one is refused."""
+    api = serve(DemoAccount(20))
+    load_into(TARGET, api)
+    query("CREATE TABLE convertly_data_staging._dlt_loads AS FROM convertly_data._dlt_loads")
+    with pytest.raises(SettingsError, match="The dataset convertly_data_staging is another load's"):
+        load_into(TARGET, api)
+    load_into(Target(dataset="convertly_data_staging"), api)
+    assert content("convertly_data_staging") == listed(api.account)
+
+
+@pytest.mark.parametrize(
+    ("destination", "setting", "location"),
+    [
+        ("duckdb", "CREDENTIALS", ":pipeline:"),
+        ("sqlalchemy", "CREDENTIALS", "sqlite:///:pipeline:"),
+        ("filesystem", "BUCKET_URL", ":pipeline:"),
+    ],
+)
+def test_a_folder_that_is_deleted_is_no_place_for_tables(
+    serve: Serve, destination: str, setting: str, location: str
+) -> None:
+    """Where each run would load into another folder, none does."""
+    api = serve(DemoAccount(5))
+    for command in (load_from, backfill) if destination != "filesystem" else (load_from,):
+        name = f"DESTINATION__{destination.upper()}__{setting}"
+        done = command(api, f"--destination={destination}", **{name: location})
+        assert_refused(done, 2, "The destination would be in a temporary folder", ":pipeline:")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"RESTORE_FROM_DESTINATION": "false"}, {"DEV_MODE": "true"}, {"REFRESH": "drop_sources"}],
+    ids="".join,
+)
+def test_dlts_settings_for_other_pipelines_lose_nothing(
+    serve: Serve, setting: dict[str, str]
+) -> None:
+    """Settings that are for other pipelines neither hide nor drop what an earlier load has left."""
+    api = serve(DemoAccount(20))
+    for new in (20, 1):
+        done = load_from(api, **setting)
+        assert f"Loaded {new} jobs ({new} new, 0 updated)" in done.stdout
+        assert content() == listed(api.account)
+        api.account.create()
 
 
 def test_what_fails_at_a_destination_is_explained() -> None:
