@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
@@ -264,6 +265,7 @@ def test_a_window_in_chunks_comes_to_its_end(serve: Serve) -> None:
     assert load_into(TARGET, api, {"end_date": end}, pages_per_chunk=3).new_jobs == 1200
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 def test_a_job_that_another_load_saw_reopened_is_followed(serve: Serve) -> None:
     """What a load with a status has written counts, though others know an end of that job."""
@@ -309,6 +311,29 @@ def test_late_jobs_of_a_list_that_loses_its_order_are_read(serve: Serve) -> None
             api.order = in_no_order
 
     api.before_answer = lose_the_order
+    load_into(TARGET, api)
+    assert content() == listed(api.account)
+
+
+@pytest.mark.covers
+@pytest.mark.slow
+def test_a_comparison_that_fails_is_left_to_the_next_load(serve: Serve) -> None:
+    """A load that counts late jobs, and then can't compare, fails; they are not forgotten."""
+    api = serve(DemoAPI(DemoAccount(300)))
+    late = api.account.jobs.pop(50)
+    load_into(TARGET, api)
+    api.account.jobs.insert(50, late)
+    api.requests.clear()
+    page = api.page
+
+    def break_off(limit: int, offset: int, status: str | None) -> dict[str, Any]:
+        return page(limit, offset, status) if len(api.requests) <= 4 else {}
+
+    api.page = break_off  # type: ignore[method-assign]
+    with pytest.raises(PipelineStepFailed) as failed:
+        load_into(TARGET, api)
+    assert isinstance(explained(failed.value), ResponseError)
+    api.page = page  # type: ignore[method-assign]
     load_into(TARGET, api)
     assert content() == listed(api.account)
 

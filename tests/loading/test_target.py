@@ -8,6 +8,7 @@ import pytest
 from dlt.common.runtime.collector import NULL_COLLECTOR
 from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
 from helpers.script import Done, assert_refused, backfill, content, listed, load_from, query
+from helpers.servers import BIGQUERY
 from helpers.warehouse import Place, load_into
 
 from convertly_source import convertly_source
@@ -237,8 +238,9 @@ def test_a_dataset_named_as_its_file_is_refused(
         "duckdb",
         *(
             pytest.param(kind, marks=pytest.mark.slow)
-            for kind in ("postgres", "sqlalchemy", "sqlalchemy on mariadb", "ducklake", "bigquery")
+            for kind in ("postgres", "sqlalchemy", "sqlalchemy on mariadb", "ducklake")
         ),
+        BIGQUERY,
     ],
     indirect=True,
 )

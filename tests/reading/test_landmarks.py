@@ -187,6 +187,7 @@ def test_an_account_without_ended_jobs_is_not_told_apart(serve: Serve) -> None:
     assert load_into(TARGET, other).new_jobs == 20
 
 
+@pytest.mark.covers
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [newest_first, in_no_order])
 def test_another_account_without_an_order_is_refused(serve: Serve, first: Order) -> None:
