@@ -49,7 +49,7 @@ EXAMPLE = "SELECT job_type, status, count(*) AS jobs FROM {}.jobs GROUP BY 1, 2 
 EXPLORE_PACKAGES = ("marimo", "altair")
 INSTALL_EXPLORE = 'pip install "convertly-source[explore]"'
 VENDORS_NAMES = {"api_key": "CONVERTLY_API_KEY", "base_url": "CONVERTLY_BASE_URL"}
-# Where argparse repeats a value: in quotes, or with an option that is not clear.
+# A value in the messages of argparse: in quotes, or after an ambiguous option.
 VALUE = re.compile(r""":? ('(\\.|[^'])*'|"(\\.|[^"])*")|=.*(?= could match )""", re.DOTALL)
 HINTS = {  # by the setting to change: options that help, shown if the command has them
     "api_key": {"demo": "Or try the demo account: --demo."},
@@ -365,7 +365,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_closed_outputs() -> None:
-    """Open what was closed by `>&-` or `2>&-`: else a database would be the file that is 1 or 2."""
+    """Replace closed outputs (`>&-`, `2>&-`), so that no database gets their file descriptor."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - it stays open

@@ -254,7 +254,7 @@ class AccountReader:
         scope = "window" if created_at.end_value else self._status or "all"
         started = self._stopped.pop(_resume_point(window, states.get(scope, {})), None)
         if scope == "window" and not started:
-            states.pop(scope, None)  # one that was broken off begins again
+            states.pop(scope, None)  # an interrupted window starts over
         state: RunState = states.setdefault(scope, {})
         if not state:
             state.update(new_state())

@@ -304,7 +304,7 @@ def test_a_current_folder_that_is_gone_ends_with_1(api: DemoAPI) -> None:
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has none")
 def test_an_output_that_is_full_ends_with_1(capfd: pytest.CaptureFixture[str]) -> None:
-    """What can't be printed is told in two lines, and Python doesn't report it again at its end."""
+    """A print that fails ends in two lines, and Python does not report it again on exit."""
     before = signal.getsignal(signal.SIGINT)
     try:
         with FULL.open("w") as output, redirect_stdout(output):

@@ -88,8 +88,8 @@ class BackfillResult(NamedTuple):
 class Checkpoint:
     """How far a backfill has come, in dlt's folder of pipelines, until it has ended.
 
-    It counts only while the warehouse holds as many jobs as the account up to there. A file that
-    can't be read counts for none.
+    It counts only while the warehouse holds as many jobs as the account up to there. A damaged
+    file is ignored.
     """
 
     def __init__(self, target: Target, settings: SourceSettings, start: datetime) -> None:
@@ -144,7 +144,8 @@ def plan_windows(
     with TemporaryDirectory() as folder:
         if is_lake(target.pipeline(folder)):
             raise SettingsError(
-                "A lake can't be asked how many jobs it has.", "Load it with ordinary runs instead."
+                "Jobs can't be counted in Delta and Iceberg tables.",
+                "Load it with ordinary runs instead.",
             )
     source = convertly_source(**settings)  # raises for a value that is not allowed
     if configured(Reading, settings).status:
@@ -273,7 +274,7 @@ def _count_before(listing: Listing, timestamp: datetime) -> int:
 
 
 def _count_loaded(pipeline: dlt.Pipeline, window: Window) -> int:
-    """Return how many jobs of a window the warehouse holds, also those that can't be stored.
+    """Return how many jobs of a window the warehouse holds, including rejected ones.
 
     Those that are known as removed don't count, since they are not listed.
     """

@@ -355,7 +355,7 @@ def _verify_and_report(
 ) -> bool:
     """Verify as part of a load, and report why, and what was found.
 
-    Return False for a list in no order: that can't be compared, and each load reads all of it.
+    Return False if the list has no order: it can't be compared, and has to be read whole.
     """
     try:
         verified = _verify(pipeline, source, rows).result()

@@ -58,13 +58,12 @@ def once_known(
     Raise `SettingsError` as `check_account` if none has.
     """
     waiting = list[list[PositionedJob]]()
-    for jobs in batches if known else ():
+    for jobs in batches:
         waiting.append(jobs)
         if not known.isdisjoint(job.key for job in jobs):
             break
     else:
-        if known:
-            raise _other_account()
+        raise _other_account()
     yield from waiting
     yield from batches
 

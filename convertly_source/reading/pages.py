@@ -38,7 +38,7 @@ class DisorderError(SettingsError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The API lists jobs in no order, so they can't be found by their positions.",
+            "The API lists jobs in no order, so they can't be looked up by their date.",
             "Use ordinary runs, which read all of them; a full refresh also finds what is gone.",
         )
 

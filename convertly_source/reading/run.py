@@ -221,9 +221,10 @@ class IncrementalRun:
         """Read the whole list, which has no order; the next run looks afresh whether it has."""
         logger.warning("The API lists jobs in no order of created_at: this run reads all of them.")
         batches = self._listing.everything()
-        if not self._trust_account:
-            ended = {key for key, job in self.state["tracked"].items() if job[1] in FINAL_STATUSES}
-            batches = once_known(batches, ended.union(key for _, key in self.state["landmarks"]))
+        ended = {key for key, job in self.state["tracked"].items() if job[1] in FINAL_STATUSES}
+        known = ended.union(key for _, key in self.state["landmarks"])
+        if known and not self._trust_account:
+            batches = once_known(batches, known)
         self.state |= {"cursor": None, "held": 0}
         self._is_continued = False
         self._counts.clear()

@@ -21,6 +21,15 @@ from convertly_source.tables.schema import TABLES
 
 Serve = Callable[..., DemoAPI]
 TARGET = Target()
+REQUESTS_OF_A_COUNT = 4  # of a load that finds more jobs than are held, until it compares them
+
+
+def load_all_but_one(api: DemoAPI) -> None:
+    """Load an account in which one job then appears too late for ordinary runs."""
+    late = api.account.jobs.pop(50)
+    load_into(TARGET, api)
+    api.account.jobs.insert(50, late)
+    api.requests.clear()
 
 
 def test_the_result_tells_what_was_loaded(serve: Serve) -> None:
@@ -285,7 +294,7 @@ def test_a_job_that_another_load_saw_reopened_is_followed(serve: Serve) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [newest_first, in_no_order])
 def test_left_out_jobs_of_a_list_in_no_order_are_read(serve: Serve, first: Order) -> None:
-    """They can't be compared by positions, so the load without a start date reads all."""
+    """A list in no order can't be compared, so a load without a start date reads all of it."""
     api = serve(DemoAPI(DemoAccount(300), order=first))
     start = api.account.jobs[200]["created_at"]
     assert load_into(TARGET, api, {"start_date": start}).new_jobs == 100
@@ -300,14 +309,11 @@ def test_left_out_jobs_of_a_list_in_no_order_are_read(serve: Serve, first: Order
 @pytest.mark.slow
 def test_late_jobs_of_a_list_that_loses_its_order_are_read(serve: Serve) -> None:
     """The load that counts them reads all, if it can't compare by positions any more."""
-    api = serve(DemoAPI(DemoAccount(300)))
-    late = api.account.jobs.pop(50)
-    load_into(TARGET, api)
-    api.account.jobs.insert(50, late)
-    api.requests.clear()
+    api = serve(DemoAccount(300))
+    load_all_but_one(api)
 
     def lose_the_order(_: DemoAccount) -> None:
-        if len(api.requests) > 4:  # when the count was compared
+        if len(api.requests) > REQUESTS_OF_A_COUNT:
             api.order = in_no_order
 
     api.before_answer = lose_the_order
@@ -319,15 +325,12 @@ def test_late_jobs_of_a_list_that_loses_its_order_are_read(serve: Serve) -> None
 @pytest.mark.slow
 def test_a_comparison_that_fails_is_left_to_the_next_load(serve: Serve) -> None:
     """A load that counts late jobs, and then can't compare, fails; they are not forgotten."""
-    api = serve(DemoAPI(DemoAccount(300)))
-    late = api.account.jobs.pop(50)
-    load_into(TARGET, api)
-    api.account.jobs.insert(50, late)
-    api.requests.clear()
+    api = serve(DemoAccount(300))
+    load_all_but_one(api)
     page = api.page
 
     def break_off(limit: int, offset: int, status: str | None) -> dict[str, Any]:
-        return page(limit, offset, status) if len(api.requests) <= 4 else {}
+        return page(limit, offset, status) if len(api.requests) <= REQUESTS_OF_A_COUNT else {}
 
     api.page = break_off  # type: ignore[method-assign]
     with pytest.raises(PipelineStepFailed) as failed:
