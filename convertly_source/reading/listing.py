@@ -56,7 +56,7 @@ class Listing(Pages):
             self._joined, self._depth = 0, 1
             wider = max(2 * self._overlap, self.size // 10 + 1)
             self._overlap = min(wider, 3 * self.size // 4)
-            page = self.find(self.watermark, last.count_before(self.watermark) - 1)
+            page = self.find(self.watermark, last.count_before(self.watermark) - self._overlap)
             if not page.overlaps(self.watermark):
                 page = yield from self._group(self.watermark, handed, page)
                 self.watermark, handed = self.watermark + TICK, set()

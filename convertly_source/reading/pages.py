@@ -31,6 +31,7 @@ from convertly_source.reading.job import (
 
 SMALLEST_PAGE = 3  # pages overlap by two jobs
 MAX_ATTEMPTS = 60  # for one page of a list that moves
+OVERLAP_SHARE = 25  # that part of a page may be read twice, so that more pages are fetched ahead
 
 
 class DisorderError(SettingsError):
@@ -110,17 +111,14 @@ class Pages:
         self._status: str | None = None
         self._depth = self._max_depth = max_connections + 2  # so that no connection waits
         self._joined, self._overlap = 0, 2
-        self._drift = 0  # by how many positions an offset moves until it is answered
+        self._drift = 0  # by how many positions an offset moved with the last answer
         self.newest_page = self._newest()
         self.listed = self.total
 
     def at(self, position: int, size: int = 0) -> Page:
         """Fetch the page that begins there; a negative position makes the oldest page shorter."""
         for _ in range(MAX_ATTEMPTS):
-            total = self.total
-            page = self._fetch(position - self._drift, size or self.size, total)
-            moved = self.total - total if self.is_newest_first else total - self.total
-            self._drift = max(0, min(moved, self.size))
+            page = self._fetch(position - self._drift, size or self.size, self.total)
             if page.jobs or not self.total:
                 return page
         raise self.failure()
@@ -162,8 +160,12 @@ class Pages:
         position, total, ahead = page.end - self._drift, self.total, deque[Future[Page]]()
         try:
             while True:
+                depth = self._depth
+                if self._drift:  # each page ahead may miss so many: the overlap makes up for it
+                    depth = min(depth, 1 + self.size // OVERLAP_SHARE // self._drift)
+                    self._overlap = max(self._overlap, 2 + self._drift * (depth - 1))
                 while not ahead or (
-                    len(ahead) < self._depth and position - 2 < self.newest_page.position
+                    len(ahead) < depth and position - 2 < self.newest_page.position
                 ):
                     place = position - self._overlap
                     ahead.append(self._threads.submit(self._fetch, place, self.size, total))
@@ -280,6 +282,8 @@ class Pages:
                 self.size = min(self.size, max(SMALLEST_PAGE, count))
         total = max(answer.total, end) if count else min(offset, answer.total)
         self.is_static &= self.total < 0 or answer.total == self._claimed
+        moved = total - self.total if self.is_newest_first else self.total - total
+        self._drift = max(0, min(moved, self.size)) if self.total >= 0 else 0
         self._claimed, self.total = answer.total, total
         return answer._replace(total=total), is_end
 

@@ -346,7 +346,7 @@ class IncrementalRun:
         """Follow the positions of unfinished jobs when as many older ones have vanished."""
         for key, (*_, position) in self._missing.items() if lost > 0 else ():
             if position >= 0:
-                self._place(key, max(UNKNOWN, position - lost))
+                self._place(key, max(0, position - lost))
 
     def _place(self, key: str, position: int) -> None:
         created_at, status, content, _ = self._missing[key]

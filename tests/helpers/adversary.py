@@ -383,7 +383,13 @@ class Server:
         return 600 + int(40 * self.pages)
 
     def page(self, offset: int, limit: int, status: str | None = None) -> JobsPage:
-        """Answer a request."""
+        """Answer a request; others may be answered while it is on its way, or its answer."""
+        Pool.overtake()
+        answer = self._answer(offset, limit, status)
+        Pool.overtake()
+        return answer
+
+    def _answer(self, offset: int, limit: int, status: str | None) -> JobsPage:
         world, account = self.world, self.account
         self.requests += 1
         if self.requests > self.most_requests:
@@ -453,29 +459,42 @@ class Server:
 
 
 class Pool:
-    """An executor whose requests are answered in any order among those under way; one thread."""
+    """An executor for one thread: requests that are under way overtake each other at random."""
 
     rnd = random.Random(0)
+    latest: "Pool | None" = None
 
     def __init__(self, size: int) -> None:
-        self._size, self._waiting = size, deque[Task]()
+        self._idle = size
+        self._waiting = deque[Task]()
+        Pool.latest = self
+
+    @classmethod
+    def overtake(cls) -> None:
+        """Perhaps answer other requests, while one is under way."""
+        while cls.latest and cls.rnd.random() < 0.2 and cls.latest.step():
+            pass
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> "Task":
         """Take a task on; perhaps do some that wait."""
         task = Task(self, function, arguments)
         self._waiting.append(task)
-        while self._waiting and self.rnd.random() < 0.3:
-            self.step()
+        while self.rnd.random() < 0.3 and self.step():
+            pass
         return task
 
-    def step(self) -> None:
-        """Do one of the tasks that are under way."""
+    def step(self) -> bool:
+        """Do one of the tasks that wait, if there is one and a thread for it."""
         self._waiting = deque(task for task in self._waiting if not task.cancelled())
-        if self._waiting:
-            index = self.rnd.randrange(min(self._size, len(self._waiting)))
-            task = self._waiting[index]
-            del self._waiting[index]
-            task.run()
+        if not self._waiting or not self._idle:
+            return False
+        index = self.rnd.randrange(min(self._idle, len(self._waiting)))
+        task = self._waiting[index]
+        del self._waiting[index]
+        self._idle -= 1
+        task.run()
+        self._idle += 1
+        return True
 
 
 class Task(Future[Any]):
@@ -484,6 +503,10 @@ class Task(Future[Any]):
     def __init__(self, pool: Pool, function: Callable[..., Any], arguments: Any) -> None:
         super().__init__()
         self._pool, self._call = pool, (function, arguments)
+
+    def cancel(self) -> bool:
+        """Give it up, unless it was sent."""
+        return self._pool.rnd.random() < 0.5 and super().cancel()
 
     def run(self) -> None:
         """Do it."""

@@ -1,15 +1,19 @@
 """What a run costs, in requests of 100 jobs: never a function of the history."""
 
+import random
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from helpers.adversary import Pool
 from helpers.lists import Planned, restless
-from helpers.model import Shelf
+from helpers.model import Direct, Shelf
 
+from convertly_source.api.client import JobsClient, JobsPage
 from convertly_source.demo import DEMO_START, DemoAccount, DemoAPI
+from convertly_source.reading import pages
 
 pytestmark = pytest.mark.no_cover
 Order = Callable[[list[Any]], list[Any]]
@@ -157,13 +161,23 @@ def test_a_first_load_while_jobs_are_created(order: Order, rate: int) -> None:
 def test_a_first_load_while_the_oldest_are_purged(order: Order, rate: int) -> None:
     """A first load of 10,000 jobs takes 120 requests while 1 to 20 are purged per request."""
     api, shelf = DemoAPI(settled(10_000), order=order), Shelf()
-
-    def purge(account: DemoAccount) -> None:
-        del account.jobs[:rate]
-
-    api.before_answer = purge
+    api.before_answer = purging(rate)
     assert shelf.run(api) <= 120
     assert {job["id"] for job in api.account.jobs} <= set(shelf.jobs)
+
+
+@pytest.mark.parametrize("rate", [1, 20])
+def test_requests_that_overtake_each_other_leave_few_gaps(
+    rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the requests of some connections mix, a purge costs few more than without them."""
+    monkeypatch.setattr(pages, "ThreadPoolExecutor", Pool)
+    for seed in range(8):
+        api, shelf = DemoAPI(settled(10_000), order=oldest_first), Shelf()
+        api.before_answer = purging(rate)
+        monkeypatch.setattr(Pool, "rnd", random.Random(seed))
+        assert shelf.run(api, client=cast("JobsClient", Overtaken(api))) <= 114
+        assert {job["id"] for job in api.account.jobs} <= set(shelf.jobs)
 
 
 @BOTH_ORDERS
@@ -258,3 +272,23 @@ def creating(rate: int) -> Callable[[DemoAccount], None]:
             account.finish(account.create(timedelta(seconds=1)))
 
     return create
+
+
+def purging(rate: int) -> Callable[[DemoAccount], None]:
+    """Return what deletes as many of the oldest jobs before each answer."""
+
+    def purge(account: DemoAccount) -> None:
+        del account.jobs[:rate]
+
+    return purge
+
+
+class Overtaken(Direct):
+    """A client whose requests overtake each other, on their way there and back."""
+
+    def page(self, offset: int, limit: int, status: str | None = None) -> JobsPage:
+        """Answer when some others were answered."""
+        Pool.overtake()
+        page = super().page(offset, limit, status)
+        Pool.overtake()
+        return page
