@@ -365,6 +365,17 @@ def test_positions_follow_a_purge() -> None:
     assert_equal(shelf, api.account)
 
 
+def test_a_position_is_known_when_younger_jobs_have_vanished() -> None:
+    """An unfinished job stands somewhere, though more jobs are gone than stood before it."""
+    api, shelf = DemoAPI(settled(500)), Shelf()
+    api.account.jobs[50].update(status="processing", results=None)
+    shelf.run(api)
+    del api.account.jobs[100:300]
+    shelf.run(api)
+    key = api.account.jobs[50]["id"]
+    assert shelf.state["tracked"][key][3] >= 0
+
+
 def test_a_cursor_of_the_future_hides_no_jobs() -> None:
     """If the clock was wrong once, the next run reads all again, however many were purged."""
     api, shelf = DemoAPI(settled(300)), Shelf()
