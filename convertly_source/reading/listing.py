@@ -91,7 +91,7 @@ class Listing(Pages):
         group = Group(created_at, handed, end)
         rounds = 2 * MAX_ROUNDS if end is None else MAX_ROUNDS  # all must be seen twice, or once
         ways = self._ways(group)
-        limit, shift = next(ways)
+        limit, _, shift = next(ways)
         while True:
             if not page.begins_before(created_at):
                 page = self.search(created_at, page.position)
@@ -106,23 +106,25 @@ class Listing(Pages):
                 page, shift = self.at(following, limit), 0
             if group.is_complete(page, self.total, is_static=self.is_static):
                 return page
-            limit, shift = next(ways)
-            page = self.at(group.start - 1, limit)
+            limit, first_shift, shift = next(ways)
+            page = self.at(group.start - 1 - first_shift, limit)
 
-    def _ways(self, group: "Group") -> Iterator[tuple[int, int]]:
-        """Yield the ways through a group: a limit, and by how much its second page is shifted.
+    def _ways(self, group: "Group") -> Iterator[tuple[int, int, int]]:
+        """Yield ways through a group: a limit, and how much earlier its first two pages begin.
 
-        The first one takes the fewest pages. The larger the shift, the more of a small group is
-        shown twice. Newest first, shifts that lead beyond the newest page are alike.
+        The first way takes the fewest pages. The larger the shift of the second page, the more of a
+        small group is shown twice. Newest first, shifts that lead beyond the newest page are alike.
+        When the first page is shifted, it shows less of the group, so that is tried last.
         """
-        yield self.size, 0
-        limits = cycle(range(self.size, 1, -1))
-        while True:
-            limit = next(limits)
-            for shift in range(limit - 2, -1, -1):
-                end = group.start + 2 * (limit - 1) - shift
-                if not self.is_newest_first or end <= self.total or shift == limit - 2:
-                    yield limit, shift
+        yield self.size, 0, 0
+        for is_last in cycle((False, True)):
+            for limit in range(self.size, 1, -1):
+                for shift in range(limit - 2, -1, -1):
+                    end = group.start + 2 * (limit - 1) - shift
+                    if is_last:
+                        yield limit, shift, 0
+                    elif not self.is_newest_first or end <= self.total or shift == limit - 2:
+                        yield limit, 0, shift
 
 
 class Group:

@@ -1,6 +1,5 @@
 """Decisions of the reading: which pages overlap, when a group is complete; odd jobs and ids."""
 
-import itertools
 import random
 import time
 from collections.abc import Callable
@@ -305,14 +304,19 @@ def test_a_group_that_hardly_passes_a_page_is_read(
         assert len(api.requests) < requests
 
 
-def test_every_page_is_tried_before_a_group_is_given_up() -> None:
-    """In this order by request, one of 60 jobs is on no page of 4, 3 or 2 jobs."""
-    shelf, api = Shelf(), Planned(DemoAccount(60, every=timedelta(0)), seed=32)
+@pytest.mark.parametrize(("size", "others", "seed"), [(60, 0, 32), (10, 8, 777)])
+def test_every_page_is_tried_before_a_group_is_given_up(size: int, others: int, seed: int) -> None:
+    """In these orders by request, one job of the group is on no page of 4, 3 or 2 jobs."""
+    account = DemoAccount(others + 1)
+    for gap in [0] * (size - 1) + [1] * others:
+        account.create(timedelta(minutes=gap))
+    api = Planned(account, seed=seed)
     with pytest.raises(ResponseError):
-        shelf.run(api, page_size=4)
-    asked = {(request["limit"], request["offset"]) for request in api.requests}
-    pages = itertools.product((4, 3, 2), range(57))
-    assert {(str(limit), str(offset)) for limit, offset in pages} <= asked
+        Shelf().run(api, page_size=4)
+    asked = {(int(request["limit"]), int(request["offset"])) for request in api.requests}
+    for limit in (4, 3, 2):
+        offsets = range(max(0, others - limit + 1), min(others + size, len(account.jobs) - 3))
+        assert {(limit, offset) for offset in offsets} <= asked
 
 
 # Failures.
