@@ -10,6 +10,7 @@ import duckdb_extensions
 import psycopg2
 import pytest
 from helpers.history import Ask
+from helpers.lists import RESTLESS
 from helpers.script import restart_dlt
 from helpers.servers import bigquery, mariadb, postgres, s3
 from helpers.warehouse import Place, Warehouse
@@ -45,6 +46,7 @@ def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOAD__TRUNCATE_STAGING_DATASET", "true")
     monkeypatch.chdir(tmp_path)
     restart_dlt()  # what a load has set is for its process
+    RESTLESS.seed(0)  # else a test would depend on those before it
 
 
 @pytest.fixture
