@@ -240,9 +240,10 @@ class Pages:
         start, end = 0, max(0, self.total - self.size)
         offset = end
         for _ in range(MAX_ATTEMPTS):
-            times = times_of(self._ask(offset, self.size)[0].jobs)
-            is_alike = times[:1] == [first]
-            if len(set(times)) > 1 or (is_alike and offset == end):
+            jobs = self._ask(offset, self.size)[0].jobs
+            times = times_of(jobs)
+            is_alike, is_last = times[:1] == [first], offset + len(jobs) >= self.total
+            if len(set(times)) > 1 or (is_alike and is_last):
                 return times
             start, end = (offset, end) if is_alike else (start, offset)
             offset = (start + end) // 2

@@ -674,7 +674,7 @@ class Life:
         is_many = len(self.loaded) > MAX_ENDED_JOBS  # which are remembered
         if state["count_has_risen"] or is_many or self.world.reopen:  # reopened jobs are news
             return
-        self.loaded = {}
+        self.loaded, self.server.requests = {}, 0
         self._load()
         if self.loaded or self.state | {"jobs_read": 0} != state:
             self._fail("restless", f"{len(self.loaded)} jobs were handed over without news")

@@ -80,22 +80,25 @@ class Shelf:
             window or (start, END),
             trust_account=True,  # it is one account, even if all that was known is purged
         )
-        seen = Counter[str]()
-        for number, changes in enumerate(run.changes, 1):
-            self.jobs |= {job.id or "": mapper.job_record(job) for job in changes.jobs}
-            self.removed += [job.id for job in changes.removed]
-            self.rejected |= {fingerprint(job.job.raw) for job in changes.rejected}
-            self.handed_over += len(changes.jobs)
-            seen.update(job.id or "" for job in changes.jobs)
-            if number == kill_after:
-                break
-        else:
-            run.state["jobs_read"] = 0
+        seen, state = Counter[str](), dlt_json.typed_dumpb(self.state)
+        try:
+            for number, changes in enumerate(run.changes, 1):
+                self.jobs |= {job.id or "": mapper.job_record(job) for job in changes.jobs}
+                self.removed += [job.id for job in changes.removed]
+                self.rejected |= {fingerprint(job.job.raw) for job in changes.rejected}
+                self.handed_over += len(changes.jobs)
+                seen.update(job.id or "" for job in changes.jobs)
+                state = dlt_json.typed_dumpb(run.state)
+                if number == kill_after:
+                    break
+            else:
+                state = dlt_json.typed_dumpb(run.state | {"jobs_read": 0})
+        finally:
+            if not window:  # what was loaded has its state with it, however the run ends
+                stored: RunState = dlt_json.typed_loadb(state)
+                self.state = stored
         assert seen.total() == len(seen), "a job was handed over twice in a run"
         self.last_run = run
-        if not window:
-            stored: RunState = dlt_json.typed_loadb(dlt_json.typed_dumpb(run.state))
-            self.state = stored
         return len(api.requests) - asked
 
     def content(self) -> dict[str, Any]:

@@ -739,6 +739,23 @@ def test_a_last_page_that_a_purge_emptied_shows_no_order() -> None:
     assert (found.is_ordered, found.is_newest_first) == (True, False)
 
 
+def test_a_last_page_that_is_no_longer_the_last_shows_no_order() -> None:
+    """A job that comes between the first two answers pushes the only older job off the second."""
+    account = DemoAccount(1)
+    create(account, 1, timedelta(hours=1))
+    create(account, 11, timedelta(0))
+    api, shelf = DemoAPI(account), Shelf()
+    there = {job["id"] for job in account.jobs}
+
+    def grow(account: DemoAccount) -> None:
+        if len(api.requests) == 2:
+            create(account, 1)
+
+    api.before_answer = grow
+    shelf.run(api, page_size=10)
+    assert set(shelf.jobs) >= there
+
+
 def test_a_short_list_of_one_time_that_grows_is_unavailable() -> None:
     """A list that fits in a page and has one time shows no order either."""
     api, shelf = DemoAPI(DemoAccount(0), order=oldest_first), Shelf()
