@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Iterator
 from datetime import datetime
-from itertools import cycle
 
 from convertly_source.reading.job import BEGINNING, END, LAG, TICK, PositionedJob
 from convertly_source.reading.pages import Page, Pages
@@ -117,7 +116,8 @@ class Listing(Pages):
         When the first page is shifted, it shows less of the group, so that is tried last.
         """
         yield self.size, 0, 0
-        for is_last in cycle((False, True)):
+        is_last = False
+        while True:
             for limit in range(self.size, 1, -1):
                 for shift in range(limit - 2, -1, -1):
                     end = group.start + 2 * (limit - 1) - shift
@@ -125,6 +125,7 @@ class Listing(Pages):
                         yield limit, shift, 0
                     elif not self.is_newest_first or end <= self.total or shift == limit - 2:
                         yield limit, 0, shift
+            is_last = not is_last
 
 
 class Group:
