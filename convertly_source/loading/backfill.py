@@ -144,7 +144,7 @@ def plan_windows(
     with TemporaryDirectory() as folder:
         if is_lake(target.pipeline(folder)):
             raise SettingsError(
-                "Jobs can't be counted in Delta and Iceberg tables.",
+                "A backfill cannot count the jobs in Delta or Iceberg tables.",
                 "Load it with ordinary runs instead.",
             )
     source = convertly_source(**settings)  # raises for a value that is not allowed

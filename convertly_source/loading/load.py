@@ -355,7 +355,7 @@ def _verify_and_report(
 ) -> bool:
     """Verify as part of a load, and report why, and what was found.
 
-    Return False if the list has no order: it can't be compared, and has to be read whole.
+    Return False if the list has no order: comparing needs one, so all of it has to be read.
     """
     try:
         verified = _verify(pipeline, source, rows).result()

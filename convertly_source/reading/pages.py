@@ -31,7 +31,7 @@ from convertly_source.reading.job import (
 
 SMALLEST_PAGE = 3  # pages overlap by two jobs
 MAX_ATTEMPTS = 60  # for one page of a list that moves
-OVERLAP_SHARE = 25  # that part of a page may be read twice, so that more pages are fetched ahead
+OVERLAP_SHARE = 25  # pages fetched ahead may overlap by 1/25 of a page to make up for the drift
 
 
 class DisorderError(SettingsError):
@@ -39,7 +39,7 @@ class DisorderError(SettingsError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The API lists jobs in no order, so they can't be looked up by their date.",
+            "The API lists jobs in no order, which makes it impossible to look them up by date.",
             "Use ordinary runs, which read all of them; a full refresh also finds what is gone.",
         )
 
@@ -111,7 +111,7 @@ class Pages:
         self._status: str | None = None
         self._depth = self._max_depth = max_connections + 2  # so that no connection waits
         self._joined, self._overlap = 0, 2
-        self._drift = 0  # by how many positions an offset moved with the last answer
+        self._drift = 0  # how many positions the list had moved by when the last answer came
         self.newest_page = self._newest()
         self.listed = self.total
 
@@ -161,7 +161,7 @@ class Pages:
         try:
             while True:
                 depth = self._depth
-                if self._drift:  # each page ahead may miss so many: the overlap makes up for it
+                if self._drift:  # each request in flight shifts the next page by this much
                     depth = min(depth, 1 + self.size // OVERLAP_SHARE // self._drift)
                     self._overlap = max(self._overlap, 2 + self._drift * (depth - 1))
                 while not ahead or (

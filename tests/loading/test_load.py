@@ -294,7 +294,7 @@ def test_a_job_that_another_load_saw_reopened_is_followed(serve: Serve) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [newest_first, in_no_order])
 def test_left_out_jobs_of_a_list_in_no_order_are_read(serve: Serve, first: Order) -> None:
-    """A list in no order can't be compared, so a load without a start date reads all of it."""
+    """Comparing needs an order: without one, a load without a start date reads all jobs."""
     api = serve(DemoAPI(DemoAccount(300), order=first))
     start = api.account.jobs[200]["created_at"]
     assert load_into(TARGET, api, {"start_date": start}).new_jobs == 100

@@ -170,7 +170,7 @@ def test_a_first_load_while_the_oldest_are_purged(order: Order, rate: int) -> No
 def test_requests_that_overtake_each_other_leave_few_gaps(
     rate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However the requests of some connections mix, a purge costs few more than without them."""
+    """When requests are answered out of order, a first load during a purge takes 114."""
     monkeypatch.setattr(pages, "ThreadPoolExecutor", Pool)
     for seed in range(8):
         api, shelf = DemoAPI(settled(10_000), order=oldest_first), Shelf()
